@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyturn/keyturn/seal"
+)
+
+// Limits of a certificate.
+const (
+	// MaxChain is the largest number of certificates in a chain.
+	MaxChain = 10
+	// MaxNames is the largest number of names in a certificate.
+	MaxNames = 1000
+	maxName  = 253 // RFC 1035 section 2.3.4
+)
+
+// A Version orders the states of a managed certificate: first by epoch, then by
+// generation. It only ever grows.
+type Version struct {
+	// Epoch is the log's; a restore raises it. The first is 1.
+	Epoch uint64
+	// Generation counts the certificates of one managed certificate. The first
+	// is 1; 0 is before it.
+	Generation uint64
+}
+
+// Less reports whether v comes before o.
+func (v Version) Less(o Version) bool {
+	return v.Epoch < o.Epoch || v.Epoch == o.Epoch && v.Generation < o.Generation
+}
+
+// String returns "EPOCH.GENERATION".
+func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Epoch, v.Generation) }
+
+// Certificate is one generation of a managed certificate, for its group.
+type Certificate struct {
+	Group string
+	ID    string
+	Version
+	// Names are the leaf's, so that an index can be built without parsing it.
+	Names []string
+	// NotBefore and NotAfter are the leaf's.
+	NotBefore, NotAfter time.Time
+	// Chain is DER, leaf first.
+	Chain [][]byte
+	// SealedKey is the leaf's private key (PKCS #8), sealed to the group.
+	SealedKey []byte
+}
+
+const (
+	certGroup tag = iota + 1
+	certID
+	certEpoch
+	certGeneration
+	certName
+	certNotBefore
+	certNotAfter
+	certChain
+	certKey
+)
+
+func (c *Certificate) kind() Type  { return TypeCertificate }
+func (c *Certificate) key() string { return CertificateKey(c.Group, c.ID) }
+
+func (c *Certificate) encode(e *encoder) {
+	e.string(certGroup, c.Group)
+	e.string(certID, c.ID)
+	e.uint(certEpoch, c.Epoch)
+	e.uint(certGeneration, c.Generation)
+	for _, n := range c.Names {
+		e.field(certName, []byte(n))
+	}
+	e.time(certNotBefore, c.NotBefore)
+	e.time(certNotAfter, c.NotAfter)
+	for _, der := range c.Chain {
+		e.field(certChain, der)
+	}
+	e.bytes(certKey, c.SealedKey)
+}
+
+func (c *Certificate) decode(f field) error {
+	switch f.tag {
+	case certGroup:
+		return f.string(&c.Group, 63)
+	case certID:
+		return f.string(&c.ID, 11)
+	case certEpoch:
+		return f.uint(&c.Epoch)
+	case certGeneration:
+		return f.uint(&c.Generation)
+	case certName:
+		var n string
+		if err := f.string(&n, maxName); err != nil {
+			return err
+		}
+		return add(f, &c.Names, MaxNames, n)
+	case certNotBefore:
+		return f.time(&c.NotBefore)
+	case certNotAfter:
+		return f.time(&c.NotAfter)
+	case certChain:
+		return add(f, &c.Chain, MaxChain, f.value)
+	case certKey:
+		c.SealedKey = f.value
+		return nil
+	}
+	return errUnknown
+}
+
+func (c *Certificate) check() error {
+	switch {
+	case len(c.Chain) == 0 || len(c.Chain) > MaxChain:
+		return fmt.Errorf("a chain of %d certificates: 1 to %d are allowed", len(c.Chain), MaxChain)
+	case len(c.Names) > MaxNames:
+		return fmt.Errorf("%d names: at most %d are allowed", len(c.Names), MaxNames)
+	case len(c.SealedKey) == 0:
+		return errors.New("no private key")
+	}
+	return checkVersion(c.Group, c.ID, c.Version)
+}
+
+func checkVersion(group, id string, v Version) error {
+	if err := CheckName(group); err != nil {
+		return fmt.Errorf("the group: %w", err)
+	}
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	if v.Epoch == 0 || v.Generation == 0 {
+		return fmt.Errorf("version %s: both parts start at 1", v)
+	}
+	return nil
+}
+
+// SealKey seals the private key (PKCS #8 DER) to the group's key. It must be
+// called last: the result is bound to every other field but the names and the
+// validity, which are the leaf's.
+func (c *Certificate) SealKey(tenant string, to *seal.PublicKey, pkcs8 []byte) (err error) {
+	c.SealedKey, err = to.Seal(c.associated(tenant), pkcs8)
+	return err
+}
+
+// OpenKey returns the private key (PKCS #8 DER), opened with the one of the
+// group's keys that it was sealed to. The errors are those of seal.Open.
+func (c *Certificate) OpenKey(tenant string, keys []*seal.PrivateKey) ([]byte, error) {
+	return seal.Open(keys, c.associated(tenant), c.SealedKey)
+}
+
+// associated binds the sealed key to its place: it opens in no other tenant,
+// group, id, version or type, and beside no other chain.
+func (c *Certificate) associated(tenant string) []byte {
+	chain := sha256.New()
+	for _, der := range c.Chain {
+		_ = binary.Write(chain, binary.BigEndian, uint32(len(der))) // a hash takes all
+		chain.Write(der)
+	}
+	return associated(TypeCertificate, tenant, c.key(), func(e *encoder) {
+		e.uint(certEpoch, c.Epoch)
+		e.uint(certGeneration, c.Generation)
+		e.bytes(certChain, chain.Sum(nil))
+	})
+}
+
+// associated is the data that bind a sealed text to where it belongs.
+func associated(t Type, tenant, key string, more func(*encoder)) []byte {
+	var e encoder
+	e.b = append(e.b, version)
+	e.uint(tagType, uint64(t))
+	e.string(tagTenant, tenant)
+	e.string(tagKey, key)
+	e.nested(tagBody, more)
+	return e.b
+}
+
+// Removal ends a managed certificate: replicas drop it. It takes the next
+// generation, so that no earlier certificate can come back.
+type Removal struct {
+	Group string
+	ID    string
+	Version
+}
+
+func (r *Removal) kind() Type  { return TypeRemoval }
+func (r *Removal) key() string { return CertificateKey(r.Group, r.ID) }
+
+func (r *Removal) encode(e *encoder) {
+	e.string(certGroup, r.Group)
+	e.string(certID, r.ID)
+	e.uint(certEpoch, r.Epoch)
+	e.uint(certGeneration, r.Generation)
+}
+
+func (r *Removal) decode(f field) error {
+	switch f.tag {
+	case certGroup:
+		return f.string(&r.Group, 63)
+	case certID:
+		return f.string(&r.ID, 11)
+	case certEpoch:
+		return f.uint(&r.Epoch)
+	case certGeneration:
+		return f.uint(&r.Generation)
+	}
+	return errUnknown
+}
+
+func (r *Removal) check() error { return checkVersion(r.Group, r.ID, r.Version) }

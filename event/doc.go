@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package event defines the entries that travel on the bus, and their
+// encoding.
+//
+// An entry is an [Event]: a header and a body, signed by a manager. [Sign]
+// makes one, [Open] verifies and decodes one. The signature covers the bytes as
+// they are transmitted, which are never encoded again, and with them the
+// tenant and the key under which the entry stands: an entry copied to another
+// place, another tenant or another bus is refused there.
+//
+// The bodies:
+//
+//	Certificate  group/<group>/<id>   one generation for replicas: chain, and the
+//	                                  private key sealed to the group
+//	Removal      group/<group>/<id>   the end of a managed certificate
+//	State        state/<id>           what managers know of a managed certificate
+//	Names        names/<hash>         who manages this set of names
+//	Config       conf/shared          the shared configuration, sealed to managers
+//	IssuerState  conf/issuer/<name>   what an issuer keeps, sealed to managers
+//	Group        conf/group/<name>    a group's public key
+//	LogInfo      conf/log             the log's epoch
+//
+// # Encoding
+//
+// An event is a version byte (1), the payload's length (4 bytes, big-endian),
+// the payload, and the signature block of package seal. The payload is a list
+// of fields: tag (2 bytes), length (4 bytes), value. A reader skips the fields
+// that it does not know if their tag has the highest bit set, and refuses the
+// event otherwise; a type that it does not know decodes with a nil Body. No
+// length is believed before it is compared with the bytes that are there, and
+// no decoded list grows past its limit.
+package event

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyturn/keyturn/seal"
+)
+
+// MaxSize is the longest event, in bytes: what a bus takes.
+const MaxSize = 256 << 10
+
+// ErrMoved means that a correctly signed event stands where it was not put: it
+// is another tenant's or another key's.
+var ErrMoved = errors.New("event: signed for another place")
+
+const (
+	version   = 1
+	signature = "keyturn event v1" // the context of the signature
+	overhead  = 1 + 4 + seal.SignatureSize
+)
+
+// A Type says what the body is. The numbers are on the wire.
+type Type uint16
+
+// The types.
+const (
+	TypeCertificate Type = iota + 1
+	TypeRemoval
+	TypeState
+	TypeNames
+	TypeConfig
+	TypeIssuerState
+	TypeGroup
+	TypeLogInfo
+)
+
+// An Event is an entry of the bus, verified and decoded.
+type Event struct {
+	Tenant string
+	Key    string
+	// Time is when the manager signed it, by its clock.
+	Time time.Time
+	// Signer is the manager that signed it. Sign sets it.
+	Signer seal.KeyID
+	// Body is one of the types of this package, by pointer, or nil where the
+	// type is one that this version does not know.
+	Body Body
+}
+
+// A Body is one of *Certificate, *Removal, *State, *Names, *Config,
+// *IssuerState, *Group and *LogInfo.
+type Body interface {
+	kind() Type
+	// key is the only key under which this body may stand.
+	key() string
+	encode(*encoder)
+	decode(field) error
+	check() error
+}
+
+// Fields of the payload. Those of the body follow in bodyTag.
+const (
+	tagType tag = iota + 1
+	tagTenant
+	tagKey
+	tagTime
+	tagNonce
+	tagBody
+)
+
+// Sign encodes and signs an event of the tenant. The key follows from the body.
+// Two events are never equal, whatever they say: each has 16 random bytes.
+func Sign(k *seal.SigningKey, tenant string, at time.Time, body Body) ([]byte, error) {
+	if err := CheckName(tenant); err != nil {
+		return nil, fmt.Errorf("event: the tenant: %w", err)
+	}
+	if err := body.check(); err != nil {
+		return nil, fmt.Errorf("event: signing %s: %w", body.key(), err)
+	}
+	var nonce [16]byte
+	_, _ = rand.Read(nonce[:]) // never fails: see crypto/rand
+	var e encoder
+	e.uint(tagType, uint64(body.kind()))
+	e.string(tagTenant, tenant)
+	e.string(tagKey, body.key())
+	e.time(tagTime, at)
+	e.bytes(tagNonce, nonce[:])
+	e.nested(tagBody, body.encode)
+	if n := len(e.b) + overhead; n > MaxSize {
+		return nil, fmt.Errorf("event: %s has %d bytes, more than the %d that the bus takes", body.key(), n, MaxSize)
+	}
+	out := make([]byte, 0, len(e.b)+overhead)
+	out = append(out, version)
+	out = binary.BigEndian.AppendUint32(out, uint32(len(e.b)))
+	out = append(out, e.b...)
+	return append(out, k.Sign(signature, e.b)...), nil
+}
+
+// Open verifies that one of the trusted managers signed data for this tenant
+// and key, and decodes them. The errors are seal.ErrUnknownSigner,
+// seal.ErrSignature, ErrMoved, ErrMalformed and ErrUnsupported. The event's
+// byte slices alias data.
+func Open(trusted []*seal.VerifyKey, tenant, key string, data []byte) (*Event, error) {
+	payload, sig, err := split(data)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := seal.Verify(trusted, signature, payload, sig)
+	if err != nil {
+		return nil, err
+	}
+	return decodeAt(tenant, key, payload, signer)
+}
+
+// Trusted decodes data whose signature was verified earlier and that have been
+// kept since where nobody else could change them. It checks all but the
+// signature.
+func Trusted(tenant, key string, data []byte) (*Event, error) {
+	payload, sig, err := split(data)
+	if err != nil {
+		return nil, err
+	}
+	var signer seal.KeyID
+	copy(signer[:], sig[1:])
+	return decodeAt(tenant, key, payload, signer)
+}
+
+func decodeAt(tenant, key string, payload []byte, signer seal.KeyID) (*Event, error) {
+	e, err := decodePayload(payload)
+	if err != nil {
+		return nil, err
+	}
+	if e.Tenant != tenant || e.Key != key {
+		return nil, fmt.Errorf("%w: it is %q of tenant %q", ErrMoved, e.Key, e.Tenant)
+	}
+	e.Signer = signer
+	return e, nil
+}
+
+func split(data []byte) (payload, sig []byte, err error) {
+	switch {
+	case len(data) < overhead || len(data) > MaxSize:
+		return nil, nil, fmt.Errorf("%w: %d bytes", ErrMalformed, len(data))
+	case data[0] != version:
+		return nil, nil, fmt.Errorf("%w: version %d", ErrUnsupported, data[0])
+	case uint64(binary.BigEndian.Uint32(data[1:])) != uint64(len(data)-overhead):
+		return nil, nil, fmt.Errorf("%w: the lengths do not add up", ErrMalformed)
+	}
+	n := len(data) - seal.SignatureSize
+	return data[5:n:n], data[n:], nil
+}
+
+func decodePayload(payload []byte) (*Event, error) {
+	e := new(Event)
+	var kind uint64
+	var body []byte
+	err := decode(payload, func(f field) error {
+		switch f.tag {
+		case tagType:
+			return f.uint(&kind)
+		case tagTenant:
+			return f.string(&e.Tenant, 63)
+		case tagKey:
+			return f.string(&e.Key, 200)
+		case tagTime:
+			return f.time(&e.Time)
+		case tagNonce:
+			return nil
+		case tagBody:
+			body = f.value
+			return nil
+		}
+		return errUnknown
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := newBody(Type(kind))
+	if b == nil {
+		return e, nil
+	}
+	if err := decode(body, b.decode); err != nil {
+		return nil, err
+	}
+	if err := b.check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if b.key() != e.Key {
+		return nil, fmt.Errorf("%w: the body is that of %q, the header says %q", ErrMalformed, b.key(), e.Key)
+	}
+	e.Body = b
+	return e, nil
+}
+
+func newBody(t Type) Body {
+	switch t {
+	case TypeCertificate:
+		return new(Certificate)
+	case TypeRemoval:
+		return new(Removal)
+	case TypeState:
+		return new(State)
+	case TypeNames:
+		return new(Names)
+	case TypeConfig:
+		return new(Config)
+	case TypeIssuerState:
+		return new(IssuerState)
+	case TypeGroup:
+		return new(Group)
+	case TypeLogInfo:
+		return new(LogInfo)
+	}
+	return nil
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyturn/keyturn/seal"
+)
+
+var update = flag.Bool("update", false, "write the golden events anew: only for a new type")
+
+var at = time.Date(2026, 11, 22, 12, 0, 0, 5, time.UTC)
+
+const tenant = "default"
+
+func spec() Spec {
+	return Spec{
+		Group: "web", Names: []string{"*.example.com", "example.com"}, Issuer: "internal", KeyType: "ecdsa-p256",
+		Lifetime: time.Hour, RenewBefore: "33%", Created: at,
+	}
+}
+
+// bodies has one of each type, every field set.
+func bodies() []Body {
+	s := spec()
+	return []Body{
+		&Certificate{
+			Group: "web", ID: "AAAAAAAAAAA", Version: Version{1, 2}, Names: s.Names,
+			NotBefore: at, NotAfter: at.Add(time.Hour), Chain: [][]byte{[]byte("leaf"), []byte("ca")}, SealedKey: []byte("sealed"),
+		},
+		&Removal{Group: "web", ID: "AAAAAAAAAAA", Version: Version{1, 3}},
+		&State{
+			ID: "AAAAAAAAAAA", Spec: s, Version: Version{1, 2}, Removed: true,
+			Claim:   &Claim{Generation: 3, Owner: "o", Boot: "b", Reason: ReasonRekey, At: at},
+			Failure: &Failure{Attempts: 2, At: at, Next: at.Add(time.Minute), Message: "CA down"},
+			History: []Record{
+				{Version: Version{1, 1}, At: at, Manager: seal.KeyID{1}, Reason: ReasonNew, Serial: []byte{1, 2}, NotAfter: at},
+				{Version: Version{1, 2}, At: at, Manager: seal.KeyID{2}, Reason: ReasonRenewal, Serial: []byte{3}, NotAfter: at},
+			},
+			Current: []byte("event"),
+		},
+		&Names{Group: "web", Names: s.Names, Holders: []string{"AAAAAAAAAAA", "BBBBBBBBBBA"}, Newest: &s},
+		&Config{Sealed: []byte("sealed")},
+		&IssuerState{Name: "internal", Kind: "local", Roots: [][]byte{[]byte("root")}, Sealed: []byte("sealed")},
+		&Group{Name: "web", Key: fixedGroupKey()},
+		&LogInfo{Epoch: 7},
+	}
+}
+
+func fixedGroupKey() []byte {
+	b, err := os.ReadFile("testdata/golden/group.pub")
+	if err != nil {
+		panic(err)
+	}
+	b, err = hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func signer(t testing.TB) (*seal.SigningKey, []*seal.VerifyKey) {
+	t.Helper()
+	k, err := seal.GenerateSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, []*seal.VerifyKey{k.Public()}
+}
+
+func sign(t testing.TB, k *seal.SigningKey, b Body) []byte {
+	t.Helper()
+	data, err := Sign(k, tenant, at, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestRoundTrip(t *testing.T) {
+	k, trusted := signer(t)
+	for _, b := range bodies() {
+		data := sign(t, k, b)
+		for what, open := range map[string]func() (*Event, error){
+			"Open":    func() (*Event, error) { return Open(trusted, tenant, b.key(), data) },
+			"Trusted": func() (*Event, error) { return Trusted(tenant, b.key(), data) },
+		} {
+			e, err := open()
+			if err != nil {
+				t.Fatalf("%s of %T: %v", what, b, err)
+			}
+			want := &Event{Tenant: tenant, Key: b.key(), Time: at, Signer: k.Public().ID(), Body: b}
+			if d := cmp.Diff(want, e); d != "" {
+				t.Errorf("%s of %T (-want +got):\n%s", what, b, d)
+			}
+		}
+		if bytes.Equal(data, sign(t, k, b)) {
+			t.Errorf("%T: two events are equal: two writers would take each other's append for their own", b)
+		}
+	}
+}
+
+func TestEveryByteCounts(t *testing.T) {
+	k, trusted := signer(t)
+	for _, b := range bodies() {
+		data := sign(t, k, b)
+		for i := range data {
+			for _, bit := range []byte{1, 0x80} {
+				bad := bytes.Clone(data)
+				bad[i] ^= bit
+				if e, err := Open(trusted, tenant, b.key(), bad); err == nil {
+					t.Fatalf("%T: byte %d changed, and it is %v", b, i, e)
+				}
+			}
+		}
+		for n := range data {
+			if _, err := Open(trusted, tenant, b.key(), data[:n]); err == nil {
+				t.Fatalf("%T cut to %d bytes was opened", b, n)
+			}
+		}
+		if _, err := Open(trusted, tenant, b.key(), append(data, 0)); err == nil {
+			t.Fatalf("%T with a byte more was opened", b)
+		}
+	}
+}
+
+func TestEventsCannotBeMoved(t *testing.T) {
+	k, trusted := signer(t)
+	c := bodies()[0].(*Certificate)
+	data := sign(t, k, c)
+	for _, err := range []error{
+		second(Open(trusted, "other", c.key(), data)),
+		second(Open(trusted, tenant, CertificateKey("api", c.ID), data)),
+		second(Open(trusted, tenant, CertificateKey("web", "BBBBBBBBBBA"), data)),
+		second(Open(trusted, tenant, StateKey(c.ID), data)),
+	} {
+		if !errors.Is(err, ErrMoved) {
+			t.Errorf("moved: %v", err)
+		}
+	}
+	_, strangers := signer(t)
+	if _, err := Open(strangers, tenant, c.key(), data); !errors.Is(err, seal.ErrUnknownSigner) {
+		t.Errorf("signed by a stranger: %v", err)
+	}
+}
+
+func second(_ *Event, err error) error { return err }
+
+func TestSealedKeyIsBoundToItsPlace(t *testing.T) {
+	k, err := seal.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []*seal.PrivateKey{k}
+	c := bodies()[0].(*Certificate)
+	if err := c.SealKey(tenant, k.Public(), []byte("key")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.OpenKey(tenant, keys); err != nil || string(got) != "key" {
+		t.Fatal(got, err)
+	}
+	for what, change := range map[string]func(*Certificate){
+		"group":      func(c *Certificate) { c.Group = "api" },
+		"id":         func(c *Certificate) { c.ID = "BBBBBBBBBBA" },
+		"epoch":      func(c *Certificate) { c.Epoch++ },
+		"generation": func(c *Certificate) { c.Generation++ },
+		"chain":      func(c *Certificate) { c.Chain = [][]byte{[]byte("leafc"), []byte("a")} },
+	} {
+		moved := *c
+		change(&moved)
+		if _, err := moved.OpenKey(tenant, keys); !errors.Is(err, seal.ErrOpen) {
+			t.Errorf("another %s: %v", what, err)
+		}
+	}
+	if _, err := c.OpenKey("other", keys); !errors.Is(err, seal.ErrOpen) {
+		t.Error("another tenant:", err)
+	}
+}
+
+func TestUnknownFieldsAndTypes(t *testing.T) {
+	k, trusted := signer(t)
+	b := bodies()[0]
+	payload := func(more func(*encoder)) []byte {
+		var e encoder
+		e.uint(tagType, uint64(b.kind()))
+		e.string(tagTenant, tenant)
+		e.string(tagKey, b.key())
+		e.nested(tagBody, func(e *encoder) { b.encode(e); more(e) })
+		return e.b
+	}
+	open := func(p []byte) (*Event, error) {
+		data := append([]byte{version, 0, 0, byte(len(p) >> 8), byte(len(p))}, p...)
+		return Open(trusted, tenant, b.key(), append(data, k.Sign(signature, p)...))
+	}
+	if e, err := open(payload(func(e *encoder) { e.string(optional|77, "new") })); err != nil || cmp.Diff(e.Body, b) != "" {
+		t.Errorf("an unknown optional field: %v", err)
+	}
+	if _, err := open(payload(func(e *encoder) { e.string(77, "new") })); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("an unknown required field: %v", err)
+	}
+	newer := bytes.Clone(payload(func(*encoder) {}))
+	newer[13] = 99 // the type's lowest byte
+	if e, err := open(newer); err != nil || e.Body != nil {
+		t.Errorf("an unknown type: %v, %v", e, err)
+	}
+	data := sign(t, k, b)
+	data[0] = 2
+	if _, err := Open(trusted, tenant, b.key(), data); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("a higher version: %v", err)
+	}
+}
+
+func TestSignRefusesWhatNobodyWouldTake(t *testing.T) {
+	k, _ := signer(t)
+	good := func() *Certificate { return bodies()[0].(*Certificate) }
+	for what, change := range map[string]func(*Certificate){
+		"group":      func(c *Certificate) { c.Group = "A B" },
+		"id":         func(c *Certificate) { c.ID = "-AAAAAAAAAA" },
+		"generation": func(c *Certificate) { c.Generation = 0 },
+		"epoch":      func(c *Certificate) { c.Epoch = 0 },
+		"chain":      func(c *Certificate) { c.Chain = nil },
+		"long chain": func(c *Certificate) { c.Chain = make([][]byte, MaxChain+1) },
+		"key":        func(c *Certificate) { c.SealedKey = nil },
+		"size":       func(c *Certificate) { c.SealedKey = make([]byte, MaxSize) },
+		"names":      func(c *Certificate) { c.Names = make([]string, MaxNames+1) },
+	} {
+		c := good()
+		change(c)
+		if _, err := Sign(k, tenant, at, c); err == nil {
+			t.Errorf("a bad %s was signed", what)
+		}
+	}
+	if _, err := Sign(k, "_", at, good()); err == nil {
+		t.Error("a bad tenant was signed")
+	}
+}
+
+// TestGolden holds the encoding to what was released: readers must go on
+// reading these files.
+func TestGolden(t *testing.T) {
+	pub := filepath.Join("testdata", "golden", "managers.pub")
+	if *update {
+		k, trusted := signer(t)
+		if err := seal.WriteVerifyKeyFile(pub, trusted...); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range bodies() {
+			if err := os.WriteFile(golden(b), []byte(hex.EncodeToString(sign(t, k, b))+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	trusted, err := seal.ReadVerifyKeyFile(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range bodies() {
+		text, err := os.ReadFile(golden(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := hex.DecodeString(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := Open(trusted, tenant, b.key(), data)
+		if err != nil {
+			t.Fatalf("%T: %v", b, err)
+		}
+		if d := cmp.Diff(b, e.Body); d != "" {
+			t.Errorf("%T (-want +got):\n%s", b, d)
+		}
+	}
+}
+
+func golden(b Body) string {
+	return filepath.Join("testdata", "golden", fmt.Sprintf("v1-%02d.hex", b.kind()))
+}
+
+func TestIDs(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 1000 {
+		id := NewID()
+		if err := CheckID(id); err != nil || seen[id] {
+			t.Fatal(id, err)
+		}
+		seen[id] = true
+	}
+	for _, id := range []string{"", "AAAAAAAAAA", "AAAAAAAAAAAA", "-AAAAAAAAAA", "AAAAAAAAAA=", "AAAAAAAAAA/", "AAAAAAAAAAB", "AAAAAAAAA\nA"} {
+		if CheckID(id) == nil {
+			t.Errorf("%q is taken for an id", id)
+		}
+	}
+}
+
+func TestNamesKeyIgnoresOrder(t *testing.T) {
+	a, b := NamesKey("web", []string{"a", "b"}), NamesKey("web", []string{"b", "a"})
+	if a != b {
+		t.Error("the order of names matters")
+	}
+	for _, other := range []string{NamesKey("api", []string{"a", "b"}), NamesKey("web", []string{"ab"}), NamesKey("web", []string{"a"})} {
+		if a == other {
+			t.Error("two sets of names share a key")
+		}
+	}
+}
+
+// FuzzEnvelope feeds whatever bytes a bus may deliver.
+func FuzzEnvelope(f *testing.F) {
+	k, trusted := signer(f)
+	for _, b := range bodies() {
+		f.Add(sign(f, k, b))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 5 && data[0] == version && bytes.Contains(data, k.Sign(signature, data[5:max(5, len(data)-seal.SignatureSize)])) {
+			return
+		}
+		if e, err := Open(trusted, tenant, "state/AAAAAAAAAAA", data); err == nil {
+			t.Fatalf("forged: %v", e)
+		}
+		_, _ = Trusted(tenant, "state/AAAAAAAAAAA", data)
+	})
+}
+
+// FuzzPayload feeds payloads that are correctly signed. What decodes must
+// encode to something that decodes to the same.
+func FuzzPayload(f *testing.F) {
+	for _, b := range bodies() {
+		var e encoder
+		e.uint(tagType, uint64(b.kind()))
+		e.string(tagTenant, tenant)
+		e.string(tagKey, b.key())
+		e.nested(tagBody, b.encode)
+		f.Add(e.b)
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		first, err := decodePayload(payload)
+		if err != nil || first.Body == nil {
+			return
+		}
+		var e encoder
+		first.Body.encode(&e)
+		again := newBody(first.Body.kind())
+		if err := decode(e.b, again.decode); err != nil {
+			t.Fatalf("%T does not decode again: %v", again, err)
+		}
+		var e2 encoder
+		again.encode(&e2)
+		if !bytes.Equal(e.b, e2.b) {
+			t.Fatalf("%T changes by being encoded", again)
+		}
+	})
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+)
+
+// Managers is the name of the group to which the managers' own secrets are
+// sealed. It is not a group that certificates can belong to.
+const Managers = "_managers"
+
+// Keys of the entries that exist once.
+const (
+	ConfigKey  = "conf/shared"
+	LogInfoKey = "conf/log"
+)
+
+// Scopes to follow.
+const (
+	StateScope  = "state"
+	ConfigScope = "conf"
+)
+
+// NewID makes the id of a managed certificate: 8 random bytes as 11 base64url
+// characters (RFC 4648 section 5, without padding), never starting with "-",
+// which a command line would take for a flag.
+func NewID() string {
+	for {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails: see crypto/rand
+		if id := base64.RawURLEncoding.EncodeToString(b[:]); id[0] != '-' {
+			return id
+		}
+	}
+}
+
+// CheckID returns an error unless id has the form of NewID's.
+func CheckID(id string) error {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(id)
+	if err != nil || len(b) != 8 || len(id) != 11 || id[0] == '-' {
+		return fmt.Errorf("%q is not the id of a managed certificate: 11 characters of A-Z a-z 0-9 _ -", id)
+	}
+	return nil
+}
+
+var name = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
+
+// CheckName returns an error unless s can name a tenant, a group or an issuer:
+// [a-z0-9-]{1,63}.
+func CheckName(s string) error {
+	if !name.MatchString(s) {
+		return fmt.Errorf("%q is not a name: 1 to 63 of a-z 0-9 -", s)
+	}
+	return nil
+}
+
+// StateKey is the key of what managers know of a managed certificate.
+func StateKey(id string) string { return "state/" + id }
+
+// GroupScope is the scope that a group's replicas follow.
+func GroupScope(group string) string { return "group/" + group }
+
+// CertificateKey is the key of a managed certificate's copy for its group.
+func CertificateKey(group, id string) string { return GroupScope(group) + "/" + id }
+
+// IssuerKey is the key of what a named issuer keeps.
+func IssuerKey(name string) string { return "conf/issuer/" + name }
+
+// GroupKey is the key of a group's public key.
+func GroupKey(group string) string { return "conf/group/" + group }
+
+// NamesKey is the key under which a set of names is claimed in a group: the
+// first 16 bytes of a SHA-256, in hexadecimal. The order of names does not
+// matter.
+func NamesKey(group string, names []string) string {
+	h := sha256.New()
+	for _, s := range append([]string{group}, slices.Sorted(slices.Values(names))...) {
+		h.Write([]byte(s))
+		h.Write([]byte{0})
+	}
+	return "names/" + hex.EncodeToString(h.Sum(nil)[:16])
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/keyturn/keyturn/seal"
+)
+
+// Names says which managed certificates of a group hold exactly this set of
+// names. It is claimed before a certificate's state exists, so that two makers
+// of one certificate cannot both win.
+type Names struct {
+	Group string
+	Names []string
+	// Holders are ids, the oldest first: more than one only where that was
+	// forced, none once all are removed.
+	Holders []string
+	// Newest is the newest holder's spec, so that whoever finds a claim whose
+	// state was never written can write it.
+	Newest *Spec
+}
+
+// MaxHolders is how many managed certificates can have the same names.
+const MaxHolders = 100
+
+const (
+	namesGroup tag = iota + 1
+	namesName
+	namesHolder
+	namesNewest
+)
+
+func (n *Names) kind() Type  { return TypeNames }
+func (n *Names) key() string { return NamesKey(n.Group, n.Names) }
+
+func (n *Names) encode(e *encoder) {
+	e.string(namesGroup, n.Group)
+	for _, s := range n.Names {
+		e.field(namesName, []byte(s))
+	}
+	for _, id := range n.Holders {
+		e.string(namesHolder, id)
+	}
+	if n.Newest != nil {
+		e.nested(namesNewest, n.Newest.encode)
+	}
+}
+
+func (n *Names) decode(f field) error {
+	var s string
+	switch f.tag {
+	case namesGroup:
+		return f.string(&n.Group, 63)
+	case namesName:
+		if err := f.string(&s, maxName); err != nil {
+			return err
+		}
+		return add(f, &n.Names, MaxNames, s)
+	case namesHolder:
+		if err := f.string(&s, 11); err != nil {
+			return err
+		}
+		return add(f, &n.Holders, MaxHolders, s)
+	case namesNewest:
+		n.Newest = new(Spec)
+		return decode(f.value, n.Newest.decode)
+	}
+	return errUnknown
+}
+
+func (n *Names) check() error {
+	if err := CheckName(n.Group); err != nil {
+		return fmt.Errorf("the group: %w", err)
+	}
+	if len(n.Names) == 0 || len(n.Names) > MaxNames {
+		return fmt.Errorf("%d names: 1 to %d are allowed", len(n.Names), MaxNames)
+	}
+	if len(n.Holders) > MaxHolders {
+		return fmt.Errorf("%d certificates with the same names: at most %d are allowed", len(n.Holders), MaxHolders)
+	}
+	for _, id := range n.Holders {
+		if err := CheckID(id); err != nil {
+			return err
+		}
+	}
+	if n.Newest != nil {
+		return n.Newest.check()
+	}
+	return nil
+}
+
+// Config is the shared configuration: YAML, sealed to the managers.
+type Config struct{ Sealed []byte }
+
+const configSealed tag = 1
+
+func (c *Config) kind() Type        { return TypeConfig }
+func (c *Config) key() string       { return ConfigKey }
+func (c *Config) encode(e *encoder) { e.bytes(configSealed, c.Sealed) }
+
+func (c *Config) decode(f field) error {
+	if f.tag != configSealed {
+		return errUnknown
+	}
+	c.Sealed = f.value
+	return nil
+}
+
+func (c *Config) check() error { return sealedIsThere(c.Sealed) }
+
+func sealedIsThere(b []byte) error {
+	if len(b) == 0 {
+		return errors.New("nothing sealed in it")
+	}
+	return nil
+}
+
+// Seal seals the configuration's text to the managers.
+func (c *Config) Seal(tenant string, to *seal.PublicKey, text []byte) (err error) {
+	c.Sealed, err = to.Seal(associated(c.kind(), tenant, c.key(), func(*encoder) {}), text)
+	return err
+}
+
+// Open returns the configuration's text.
+func (c *Config) Open(tenant string, keys []*seal.PrivateKey) ([]byte, error) {
+	return seal.Open(keys, associated(c.kind(), tenant, c.key(), func(*encoder) {}), c.Sealed)
+}
+
+// IssuerState is what a named issuer keeps on the bus for all managers: the
+// built-in CA's keys, an ACME account.
+type IssuerState struct {
+	Name string
+	// Kind is the issuer's type in the configuration, such as "local".
+	Kind string
+	// Roots are the CA certificates (DER) to trust for what it issues, where
+	// the issuer is its own root.
+	Roots [][]byte
+	// Sealed is the issuer's own encoding, sealed to the managers under
+	// Associated.
+	Sealed []byte
+}
+
+const (
+	issuerName tag = iota + 1
+	issuerKind
+	issuerRoot
+	issuerSealed
+)
+
+func (s *IssuerState) kind() Type  { return TypeIssuerState }
+func (s *IssuerState) key() string { return IssuerKey(s.Name) }
+
+func (s *IssuerState) encode(e *encoder) {
+	e.string(issuerName, s.Name)
+	e.string(issuerKind, s.Kind)
+	for _, der := range s.Roots {
+		e.field(issuerRoot, der)
+	}
+	e.bytes(issuerSealed, s.Sealed)
+}
+
+func (s *IssuerState) decode(f field) error {
+	switch f.tag {
+	case issuerName:
+		return f.string(&s.Name, 63)
+	case issuerKind:
+		return f.string(&s.Kind, 63)
+	case issuerRoot:
+		return add(f, &s.Roots, MaxChain, f.value)
+	case issuerSealed:
+		s.Sealed = f.value
+		return nil
+	}
+	return errUnknown
+}
+
+func (s *IssuerState) check() error {
+	if err := CheckName(s.Name); err != nil {
+		return fmt.Errorf("the issuer: %w", err)
+	}
+	return sealedIsThere(s.Sealed)
+}
+
+// Associated is the associated data that Sealed is bound to.
+func (s *IssuerState) Associated(tenant string) []byte {
+	return associated(s.kind(), tenant, s.key(), func(e *encoder) { e.string(issuerKind, s.Kind) })
+}
+
+// Group is a group's public key: what certificate keys are sealed to.
+type Group struct {
+	Name string
+	// Key is a seal.PublicKey.
+	Key []byte
+}
+
+const (
+	groupName tag = iota + 1
+	groupKey
+)
+
+func (g *Group) kind() Type  { return TypeGroup }
+func (g *Group) key() string { return GroupKey(g.Name) }
+
+func (g *Group) encode(e *encoder) {
+	e.string(groupName, g.Name)
+	e.bytes(groupKey, g.Key)
+}
+
+func (g *Group) decode(f field) error {
+	switch f.tag {
+	case groupName:
+		return f.string(&g.Name, 63)
+	case groupKey:
+		g.Key = f.value
+		return nil
+	}
+	return errUnknown
+}
+
+func (g *Group) check() error {
+	if err := CheckName(g.Name); err != nil {
+		return fmt.Errorf("the group: %w", err)
+	}
+	_, err := seal.NewPublicKey(g.Key)
+	return err
+}
+
+// LogInfo describes the log itself.
+type LogInfo struct {
+	// Epoch starts at 1 and is raised by a restore.
+	Epoch uint64
+}
+
+const logEpoch tag = 1
+
+func (l *LogInfo) kind() Type        { return TypeLogInfo }
+func (l *LogInfo) key() string       { return LogInfoKey }
+func (l *LogInfo) encode(e *encoder) { e.uint(logEpoch, l.Epoch) }
+
+func (l *LogInfo) decode(f field) error {
+	if f.tag != logEpoch {
+		return errUnknown
+	}
+	return f.uint(&l.Epoch)
+}
+
+func (l *LogInfo) check() error {
+	if l.Epoch == 0 {
+		return errors.New("epochs start at 1")
+	}
+	return nil
+}
