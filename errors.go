@@ -82,3 +82,21 @@ func (e *UnknownNameError) Error() string {
 		return "keyturn: choosing a certificate: client sent no server name and the local address is unknown; set a default"
 	}
 }
+
+var (
+	errNoID     = fmt.Errorf("%w: the id is empty", ErrEmpty)
+	errNoOpen   = errors.New("the Lazy has no Open")
+	errPanicked = errors.New("its Open panicked")
+)
+
+// failed says what was being done to which id.
+func failed(doing, id string, err error) error {
+	return fmt.Errorf("keyturn: %s certificate %.100q: %w", doing, id, err)
+}
+
+// refuse tells observers of a change that is not made, and returns the error.
+func (s *Store) refuse(doing, id string, err error) error {
+	err = failed(doing, id, err)
+	s.tell(Event{Kind: Refused, ID: id, Err: err})
+	return err
+}

@@ -4,11 +4,8 @@ package keyturn
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"iter"
-	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,25 +21,19 @@ import (
 // names, handshakes that run at the same time as the change may already see it
 // under one name and not yet under another.
 type Store struct {
-	mu  sync.Mutex
-	ids map[string]*tls.Certificate
-	def string
-}
+	// Built by writers, who hold mu, and read by handshakes, who hold nothing.
+	names    index                      // what is served under a name, see keyOf
+	clients  index                      // by id, those that clients may use
+	ids      index                      // by id, all
+	fallback atomic.Pointer[generation] // of defaultID; nil if there is none for servers
+	count    atomic.Int64
 
-// Info describes a certificate in a [Store].
-type Info struct {
-	ID string
+	observers atomic.Pointer[[]*observer]
+	unknowns  limiter
 
-	// Names are what the certificate is found by in GetCertificate: DNS names,
-	// wildcards and IP addresses, normalised. Empty if it is for clients only.
-	Names []string
-
-	NotBefore, NotAfter time.Time // of the leaf, or as loaded if not open
-	Obtained            time.Time // when it was put, or as loaded
-	KeyType             x509.PublicKeyAlgorithm
-
-	Server, Client bool // which sides it may be used for
-	Open           bool // false: loaded as a [Lazy] and not needed yet
+	mu        sync.Mutex // makes changes one after the other
+	defaultID string
+	seq       int64
 }
 
 // Put checks cert and makes it the certificate of id, in place of the one before.
@@ -57,17 +48,9 @@ type Info struct {
 // A leaf without DNS names and IP addresses is accepted if it has a URI (SPIFFE,
 // for instance) and allows the use by clients. No server name leads to it.
 func (s *Store) Put(id string, cert tls.Certificate) error {
-	leaf, err := x509.ParseCertificate(cert.Certificate[0])
-	if err != nil {
-		return err
+	if err := s.put(id, cert); err != nil {
+		return s.refuse("putting", id, err)
 	}
-	cert.Leaf = leaf
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ids == nil {
-		s.ids = map[string]*tls.Certificate{}
-	}
-	s.ids[id] = &cert
 	return nil
 }
 
@@ -76,9 +59,9 @@ func (s *Store) Put(id string, cert tls.Certificate) error {
 // (EC PRIVATE KEY) form, not encrypted. Blocks of other types are skipped, so one
 // file with everything can be given as both. Both together have at most 256 KiB.
 func (s *Store) PutPEM(id string, chain, key []byte) error {
-	cert, err := tls.X509KeyPair(chain, key)
+	cert, err := parsePEM(chain, key)
 	if err != nil {
-		return err
+		return s.refuse("putting", id, err)
 	}
 	return s.Put(id, cert)
 }
@@ -86,28 +69,33 @@ func (s *Store) PutPEM(id string, chain, key []byte) error {
 // PutDER is [Store.Put] of DER: X.509 certificates, and a private key in PKCS #8
 // form. All together have at most 256 KiB.
 func (s *Store) PutDER(id string, chain [][]byte, pkcs8 []byte) error {
-	key, err := x509.ParsePKCS8PrivateKey(pkcs8)
+	cert, err := parseDER(chain, pkcs8)
 	if err != nil {
-		return err
-	}
-	return s.Put(id, tls.Certificate{Certificate: chain, PrivateKey: key})
-}
-
-// Load makes l the certificate of id, in place of the one before, without opening
-// it. An error means that l was refused for its names or for having no Open; what
-// was served stays served then.
-//
-// The first handshake that needs the certificate opens it and checks it as
-// [Store.Put] does, with one difference: it may have expired, or not be valid yet.
-// It is served nevertheless if there is no better one: after a restart from a
-// snapshot, an expired certificate is better than none. If it is bad, observers
-// hear of it and what it replaced serves again, in that very handshake.
-func (s *Store) Load(id string, l Lazy) error {
-	cert, err := l.Open()
-	if err != nil {
-		return err
+		return s.refuse("putting", id, err)
 	}
 	return s.Put(id, cert)
+}
+
+func (s *Store) put(id string, cert tls.Certificate) error {
+	if id == "" {
+		return errNoID
+	}
+	checked, chain, err := check(cert)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if err := checkTime(chain, now); err != nil {
+		return err
+	}
+	g := newGeneration(id, checked, keysOf(checked.Leaf), now.UnixMicro())
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.number(g)
+	s.exchange(s.current(id), g)
+	s.tell(Event{Kind: Swapped, ID: id})
+	return nil
 }
 
 // Remove removes the certificate of id and reports whether there was one. Its
@@ -116,53 +104,13 @@ func (s *Store) Load(id string, l Lazy) error {
 func (s *Store) Remove(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.ids[id]
-	delete(s.ids, id)
-	return ok
-}
-
-// Get returns the certificate of id, opening it if need be, and whether there is
-// one. It must not be changed.
-func (s *Store) Get(id string) (*tls.Certificate, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, ok := s.ids[id]
-	return c, ok
-}
-
-// Info describes the certificate of id without opening it, and reports whether
-// there is one.
-func (s *Store) Info(id string) (Info, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, ok := s.ids[id]
-	if !ok {
-		return Info{}, false
+	out := s.current(id)
+	if out == nil {
+		return false
 	}
-	return Info{ID: id, Names: c.Leaf.DNSNames, NotBefore: c.Leaf.NotBefore, NotAfter: c.Leaf.NotAfter, Open: true}, true
-}
-
-// All returns the ids and what is held under them, in no order, without opening
-// anything. What changes during the iteration may be seen or not; everything else
-// is seen once.
-func (s *Store) All() iter.Seq2[string, Info] {
-	return func(yield func(string, Info) bool) {
-		s.mu.Lock()
-		ids := maps.Clone(s.ids)
-		s.mu.Unlock()
-		for id := range ids {
-			if i, ok := s.Info(id); ok && !yield(id, i) {
-				return
-			}
-		}
-	}
-}
-
-// Len returns the number of ids.
-func (s *Store) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.ids)
+	s.exchange(out, nil)
+	s.tell(Event{Kind: Removed, ID: id})
+	return true
 }
 
 // SetDefault makes the certificate of id answer handshakes that nothing else
@@ -172,50 +120,8 @@ func (s *Store) Len() int {
 func (s *Store) SetDefault(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.def = id
-}
-
-// GetCertificate chooses the certificate for a handshake, as the package
-// documentation says under "Which certificate". It is made for
-// [tls.Config.GetCertificate].
-//
-// If several cover the name and the client supports none of them, the one it would
-// have been otherwise is returned, as crypto/tls does. If nothing fits, the error is
-// an [*UnknownNameError]; certificate and error are never both nil.
-func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.ids {
-		if hello.SupportsCertificate(c) == nil {
-			return c, nil
-		}
-	}
-	if c := s.ids[s.def]; c != nil {
-		return c, nil
-	}
-	return nil, &UnknownNameError{Name: hello.ServerName}
-}
-
-// GetClientCertificate chooses the certificate that a client shows to a server.
-// It is made for [tls.Config.GetClientCertificate].
-//
-// Of the certificates that clients may use, it takes one whose chain and key the
-// server accepts (RFC 8446, sections 4.2.3 and 4.2.4), in the order: valid now,
-// ECDSA or Ed25519 before RSA, obtained last. If there is none it returns a
-// Certificate without content and no error: crypto/tls then shows none, and the
-// server decides whether it goes on without.
-//
-// It looks at every certificate that clients may use, so give each destination a
-// Store of its own rather than one Store the certificates of many.
-func (s *Store) GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.ids {
-		if request.SupportsCertificate(c) == nil {
-			return c, nil
-		}
-	}
-	return &tls.Certificate{}, nil
+	s.defaultID = id
+	s.setFallback(s.current(id))
 }
 
 // ServerConfig returns a new config for a server with the certificates of s: TLS
@@ -229,4 +135,58 @@ func (s *Store) ServerConfig() *tls.Config {
 	}
 }
 
-var errNoOpen = errors.New("Open is nil")
+// current returns the generation of id, or nil.
+func (s *Store) current(id string) *generation {
+	if set := s.ids.get(id); set != nil {
+		return set.gen
+	}
+	return nil
+}
+
+// number makes g the latest put. The caller holds mu.
+func (s *Store) number(g *generation) {
+	s.seq++
+	g.seq = s.seq
+}
+
+// exchange takes out out of all indexes and puts in in its place; they are of one id,
+// and either may be nil. Names that both have go from one to the other in one step, and
+// new ones come before old ones go. The caller holds mu.
+func (s *Store) exchange(out, in *generation) {
+	if in != nil && in.server {
+		for _, key := range in.keys {
+			s.names.swap(key, out, in)
+		}
+	}
+	if out != nil {
+		for _, key := range out.keys {
+			s.names.swap(key, out, nil)
+		}
+	}
+	id, client := "", in
+	switch {
+	case in == nil:
+		id = out.id
+		s.count.Add(-1)
+	case out == nil:
+		id = in.id
+		s.count.Add(1)
+	default:
+		id = in.id
+	}
+	if in != nil && !in.client {
+		client = nil
+	}
+	s.clients.swap(id, out, client)
+	s.ids.swap(id, out, in)
+	if id == s.defaultID {
+		s.setFallback(in)
+	}
+}
+
+func (s *Store) setFallback(g *generation) {
+	if g != nil && !g.server {
+		g = nil
+	}
+	s.fallback.Store(g)
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keyturn
+
+import (
+	"cmp"
+	"crypto/tls"
+	"slices"
+	"time"
+)
+
+// GetClientCertificate chooses the certificate that a client shows to a server.
+// It is made for [tls.Config.GetClientCertificate].
+//
+// Of the certificates that clients may use, it takes one whose chain and key the
+// server accepts (RFC 8446, sections 4.2.3 and 4.2.4), in the order: valid now,
+// ECDSA or Ed25519 before RSA, obtained last. If there is none it returns a
+// Certificate without content and no error: crypto/tls then shows none, and the
+// server decides whether it goes on without.
+//
+// It looks at every certificate that clients may use, so give each destination a
+// Store of its own rather than one Store the certificates of many.
+func (s *Store) GetClientCertificate(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+choose:
+	for {
+		for _, g := range s.clientsInOrder() {
+			if g.lazy != nil {
+				s.open(g)
+				continue choose // something changed
+			}
+			if request.SupportsCertificate(g.cert) == nil {
+				return g.cert, nil
+			}
+		}
+		return &tls.Certificate{}, nil
+	}
+}
+
+func (s *Store) clientsInOrder() []*generation {
+	var gens []*generation
+	for set := range s.clients.all() {
+		gens = append(gens, set.gen)
+	}
+	now := time.Now().Unix()
+	invalid := func(g *generation) int {
+		if g.valid(now) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(gens, func(a, b *generation) int {
+		return cmp.Or(cmp.Compare(invalid(a), invalid(b)), preference(a, b))
+	})
+	return gens
+}
