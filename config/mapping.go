@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// An Error is one thing that is wrong with a configuration.
+type Error struct {
+	Line    int    // counted from 1; 0 if no line is to blame
+	Key     string // with the keys above it, as in "issuers.internal.name"; or empty
+	Problem string
+}
+
+// Error is "line 3: issuers.internal.name: the problem".
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.Line > 0 {
+		fmt.Fprintf(&b, "line %d: ", e.Line)
+	}
+	if e.Key != "" {
+		b.WriteString(e.Key + ": ")
+	}
+	return b.String() + e.Problem
+}
+
+// maxErrors is how many errors are collected from one configuration.
+const maxErrors = 20
+
+// problems collects errors, so that one reading reports them all.
+type problems struct{ errs []error }
+
+func (p *problems) add(line int, key, format string, a ...any) {
+	if len(p.errs) < maxErrors {
+		p.errs = append(p.errs, &Error{line, key, fmt.Sprintf(format, a...)})
+	}
+}
+
+func (p *problems) err() error { return errors.Join(p.errs...) }
+
+// A mapping is a YAML mapping whose keys are known, or are names.
+type mapping struct {
+	*problems
+	path   string // key of the mapping itself
+	line   int
+	keys   []string // in the order of the text
+	lines  map[string]int
+	values map[string]*yaml.Node
+}
+
+// read returns the mapping in n, which may be nil for an empty one. What is
+// wrong is added to p; the mapping holds the rest.
+func (p *problems) read(path string, n *yaml.Node) mapping {
+	m := mapping{problems: p, path: path, lines: make(map[string]int), values: make(map[string]*yaml.Node)}
+	if n == nil {
+		return m
+	}
+	m.line = n.Line
+	if n.Kind != yaml.MappingNode {
+		p.add(n.Line, path, "here must be keys with values, not %s", kind(n))
+		return m
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		m.put(n.Content[i], n.Content[i+1])
+	}
+	return m
+}
+
+func (m *mapping) put(key, value *yaml.Node) {
+	if key.Kind != yaml.ScalarNode {
+		m.add(key.Line, m.path, "a key must be text, not %s", kind(key))
+		return
+	}
+	if first, twice := m.lines[key.Value]; twice {
+		m.add(key.Line, m.of(key.Value), "the key is here twice; the first is on line %d", first)
+		return
+	}
+	m.keys = append(m.keys, key.Value)
+	m.lines[key.Value], m.values[key.Value] = key.Line, value
+}
+
+// of returns the whole key of one of the mapping's keys.
+func (m *mapping) of(key string) string {
+	if len(key) > 80 {
+		key = strings.ToValidUTF8(key[:80], "") + "..."
+	}
+	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		key = fmt.Sprintf("%q", key)
+	}
+	if m.path == "" {
+		return key
+	}
+	return m.path + "." + key
+}
+
+// only adds an error for each key that is not among the known ones.
+func (m *mapping) only(known ...string) {
+	for _, key := range m.keys {
+		if !slices.Contains(known, key) {
+			m.add(m.lines[key], m.of(key), "unknown key; known here are %s", strings.Join(known, ", "))
+		}
+	}
+}
+
+// wrong adds an error about the value of a key.
+func (m *mapping) wrong(key, format string, a ...any) {
+	line := m.line
+	if l, given := m.lines[key]; given {
+		line = l
+	}
+	m.add(line, m.of(key), format, a...)
+}
+
+// text returns the scalar under a key, and whether there is one.
+func (m *mapping) text(key string) (string, bool) {
+	v := m.values[key]
+	switch {
+	case v == nil:
+		return "", false
+	case v.Kind != yaml.ScalarNode:
+		m.wrong(key, "here must be one value, not %s", kind(v))
+		return "", false
+	case v.Tag == "!!null":
+		m.wrong(key, "the key has no value: give it one or leave it out")
+		return "", false
+	}
+	return v.Value, true
+}
+
+// str reads text into dst.
+func (m *mapping) str(key string, dst *string) {
+	s, ok := m.text(key)
+	if !ok {
+		return
+	}
+	if v := m.values[key]; v.Tag != "!!str" {
+		m.wrong(key, "here must be text, not %s; quotes make it text", kind(v))
+		return
+	}
+	*dst = s
+}
+
+// parse reads a value into dst as the function understands it.
+func parse[T any](m *mapping, key string, dst *T, read func(string) (T, error)) {
+	s, ok := m.text(key)
+	if !ok {
+		return
+	}
+	v, err := read(s)
+	if err != nil {
+		m.wrong(key, "%v", err)
+		return
+	}
+	*dst = v
+}
+
+// kind describes a value of the wrong type.
+func kind(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "keys with values"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.Tag {
+	case "!!int", "!!float":
+		return "a number"
+	case "!!bool":
+		return "true or false"
+	case "!!null":
+		return "nothing"
+	case "!!timestamp":
+		return "a date"
+	}
+	return "a text"
+}

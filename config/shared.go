@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+
+	"github.com/keyturn/keyturn/issuer"
+)
+
+// Shared is the configuration that all managers share. [ParseShared] makes one
+// and [Shared.Encode] writes one; it is not decoded by other means.
+type Shared struct {
+	// DefaultIssuer names the issuer of certificates that name none. After
+	// ParseShared it is never empty.
+	DefaultIssuer string `yaml:"default_issuer"`
+
+	// Issuers are the CAs by name. A name has 1 to 63 of the characters a-z,
+	// 0-9 and "-". There is at least one.
+	Issuers map[string]Issuer `yaml:"issuers"`
+
+	// Defaults apply to certificates that do not say otherwise.
+	Defaults Defaults `yaml:"defaults,omitempty"`
+}
+
+// Defaults of a new managed certificate.
+type Defaults struct {
+	Key         issuer.KeyType `yaml:"key,omitempty"`          // empty: ECDSA P-256
+	Lifetime    Duration       `yaml:"lifetime,omitempty"`     // 0: the issuer's default
+	RenewBefore RenewBefore    `yaml:"renew_before,omitempty"` // zero: the default rule
+}
+
+// ParseShared reads a shared configuration. The error joins an *Error for each
+// thing that is wrong. An empty configuration is wrong: without an issuer
+// nothing can be renewed.
+func ParseShared(text []byte) (*Shared, error) {
+	top, err := document(text)
+	if err != nil {
+		return nil, err
+	}
+	var p problems
+	s := p.shared(top)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Encode returns the YAML that ParseShared reads back as s. Its error says what
+// ParseShared would refuse.
+func (s *Shared) Encode() ([]byte, error) {
+	text, err := yaml.Dump(s)
+	if err != nil {
+		return nil, fmt.Errorf("writing the shared configuration: %w", err)
+	}
+	if _, err := ParseShared(text); err != nil {
+		return nil, fmt.Errorf("writing the shared configuration: %w", err)
+	}
+	return text, nil
+}
+
+func (p *problems) shared(top *yaml.Node) *Shared {
+	m := p.read("", top)
+	m.only("default_issuer", "issuers", "defaults")
+	s := &Shared{Issuers: make(map[string]Issuer)}
+	p.issuers(p.read("issuers", m.values["issuers"]), s.Issuers)
+	m.str("default_issuer", &s.DefaultIssuer)
+	m.defaultIssuer(s)
+	d := p.read("defaults", m.values["defaults"])
+	d.defaults(&s.Defaults)
+	return s
+}
+
+// defaultIssuer checks that the default issuer exists, or picks the only one.
+func (m *mapping) defaultIssuer(s *Shared) {
+	names := slices.Sorted(maps.Keys(s.Issuers))
+	_, given := m.values["default_issuer"]
+	_, exists := s.Issuers[s.DefaultIssuer]
+	switch {
+	case exists || len(names) == 0: // none: reported already
+	case given:
+		m.wrong("default_issuer", "there is no issuer of this name; the issuers are %s", strings.Join(names, ", "))
+	case len(names) == 1:
+		s.DefaultIssuer = names[0]
+	default:
+		m.wrong("default_issuer", "there is more than one issuer: name one of %s", strings.Join(names, ", "))
+	}
+}
+
+func (m *mapping) defaults(d *Defaults) {
+	m.only("key", "lifetime", "renew_before")
+	parse(m, "key", &d.Key, issuer.ParseKeyType)
+	parse(m, "lifetime", &d.Lifetime, ParseDuration)
+	parse(m, "renew_before", &d.RenewBefore, ParseRenewBefore)
+	if b := d.RenewBefore.before; d.Lifetime > 0 && b >= time.Duration(d.Lifetime) {
+		m.wrong("renew_before", "%s is not shorter than the lifetime, %s: every certificate would be due at once", d.RenewBefore, d.Lifetime)
+	}
+}
