@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package jetstream
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/keyturn/keyturn/internal/durable"
+)
+
+// Names of the files in a data directory or a joined directory.
+const (
+	// URLFile holds the URL of the bus. A server that takes whatever port is
+	// free writes it at each start.
+	URLFile = "bus.url"
+	// ReplicaCreds and ManagerCreds hold NATS credentials, mode 0600.
+	ReplicaCreds = "replica.creds"
+	ManagerCreds = "manager.creds"
+)
+
+// Options say how to reach the bus.
+type Options struct {
+	// URL is a NATS URL, such as nats://127.0.0.1:4222. If it is empty, URLFile
+	// is read at every attempt to connect.
+	URL     string
+	URLFile string
+	// Creds is the path of a NATS credentials file; "" is none.
+	Creds string
+	// Tenant is "default" if empty.
+	Tenant string
+	// Name tells the server who connects; "" is "keyturn".
+	Name string
+	// Logger gets a line when the connection is lost or found again; nil is
+	// slog.Default.
+	Logger *slog.Logger
+}
+
+// Connect returns a tenant's log over a connection of its own, which Close
+// ends. It returns at once, whether the bus can be reached or not, and the
+// connection is sought for as long as the log is open. Only unreadable
+// credentials and malformed URLs are errors.
+func Connect(o Options) (*Log, error) {
+	logger := cmp.Or(o.Logger, slog.Default())
+	options := []nats.Option{
+		nats.Name(cmp.Or(o.Name, "keyturn")),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, time.Second),
+		nats.ReconnectBufSize(-1), // an append that was not sent is an error, not a surprise for later
+		nats.IgnoreAuthErrorAbort(),
+		nats.Timeout(requestTimeout),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				logger.Warn("the bus cannot be reached; trying on", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			logger.Info("the bus is reached again", "url", nc.ConnectedUrlRedacted())
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			logger.Warn("the bus reports an error", "error", err)
+		}),
+	}
+	if o.Creds != "" {
+		prefix, err := inboxPrefixOf(o.Creds)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, nats.UserCredentials(o.Creds), nats.CustomInboxPrefix(prefix))
+	}
+	target := o.URL
+	switch {
+	case target != "":
+		if err := checkURL(target); err != nil {
+			return nil, err
+		}
+	case o.URLFile != "":
+		// The server's address changes from start to start: the file is read at
+		// every attempt, and the URL given here is not used.
+		target = "nats://127.0.0.1:1"
+		options = append(options, nats.SetCustomDialer(urlFileDialer(o.URLFile)), nats.IgnoreDiscoveredServers())
+	default:
+		return nil, errors.New("bus: neither a URL nor a file that holds it is given")
+	}
+	nc, err := nats.Connect(target, options...)
+	if err != nil {
+		return nil, fmt.Errorf("bus: connecting to %s: %w", redact(target), err)
+	}
+	l, err := New(nc, cmp.Or(o.Tenant, "default"))
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// ConnectDir is Connect with the URL and a replica's credentials that lie in a
+// joined directory.
+func ConnectDir(dir string) (*Log, error) {
+	return Connect(Options{URLFile: filepath.Join(dir, URLFile), Creds: filepath.Join(dir, ReplicaCreds)})
+}
+
+// InboxPrefix is what the answers' subjects of a user start with. Each user may
+// listen to his own only.
+func InboxPrefix(user string) string { return "_INBOX_" + user }
+
+func inboxPrefixOf(creds string) (string, error) {
+	text, err := durable.ReadPrivate(creds, 64<<10)
+	if err != nil {
+		return "", fmt.Errorf("reading the bus credentials: %w", err)
+	}
+	token, err := nkeys.ParseDecoratedJWT(text)
+	if err != nil {
+		return "", fmt.Errorf("reading the bus credentials %s: %w", creds, err)
+	}
+	claims, err := jwt.DecodeUserClaims(token)
+	if err != nil {
+		return "", fmt.Errorf("reading the bus credentials %s: %w", creds, err)
+	}
+	return InboxPrefix(claims.Subject), nil
+}
+
+func checkURL(s string) error {
+	for part := range strings.SplitSeq(s, ",") {
+		u, err := url.Parse(strings.TrimSpace(part))
+		if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
+			return fmt.Errorf("bus: %q is not a URL of the form nats://HOST:PORT or tls://HOST:PORT", redact(part))
+		}
+	}
+	return nil
+}
+
+// redact takes a password out of a URL.
+func redact(s string) string {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "[malformed URL]"
+	}
+	return u.Redacted()
+}
+
+// urlFileDialer dials the address that stands in the file at that moment.
+type urlFileDialer string
+
+// Dial implements nats.CustomDialer.
+func (file urlFileDialer) Dial(network, _ string) (net.Conn, error) {
+	text, err := durable.ReadFile(string(file), 4096)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no bus runs here: %s does not exist", string(file))
+	}
+	if err != nil {
+		return nil, err
+	}
+	target := strings.TrimSpace(string(text))
+	u, err := url.Parse(target)
+	if err != nil || u.Scheme != "nats" || u.Port() == "" {
+		return nil, fmt.Errorf("%s holds %q, not a URL of the form nats://HOST:PORT", string(file), redact(target))
+	}
+	return net.DialTimeout(network, u.Host, requestTimeout)
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/bustest"
+	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/bus/jetstream/embedded"
+)
+
+// An engine is a server on a directory, with a manager's credentials.
+type engine struct {
+	dir    string
+	server *embedded.Server
+}
+
+func start(t *testing.T, dir string) *engine {
+	t.Helper()
+	e := &engine{dir: dir}
+	e.start(t)
+	t.Cleanup(func() { e.server.Shutdown() })
+	e.write(t, jetstream.ManagerCreds, func() ([]byte, error) { return e.server.ManagerCreds("default") })
+	return e
+}
+
+func (e *engine) start(t *testing.T) {
+	t.Helper()
+	s, err := embedded.Start(embedded.Config{Dir: filepath.Join(e.dir, "bus"), Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.server = s
+	e.write(t, jetstream.URLFile, func() ([]byte, error) { return []byte(s.URL() + "\n"), nil })
+}
+
+func (e *engine) write(t *testing.T, name string, text func() ([]byte, error)) {
+	t.Helper()
+	b, err := text()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(e.dir, name), b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (e *engine) connect(t *testing.T, creds string) *jetstream.Log {
+	t.Helper()
+	l, err := jetstream.Connect(jetstream.Options{
+		URLFile: filepath.Join(e.dir, jetstream.URLFile), Creds: filepath.Join(e.dir, creds), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+func (e *engine) open(t *testing.T) bus.Log {
+	t.Helper()
+	l := e.connect(t, jetstream.ManagerCreds)
+	if _, err := l.Create(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestConformance(t *testing.T) {
+	bustest.Run(t, func(t *testing.T) bustest.Engine {
+		e := start(t, t.TempDir())
+		return bustest.Engine{
+			Open:  e.open,
+			Other: func(t *testing.T) bus.Log { return start(t, t.TempDir()).open(t) },
+			Restart: func(t *testing.T) {
+				e.server.Shutdown()
+				e.start(t)
+			},
+		}
+	})
+}
+
+func TestALostLogIsNotReplacedByAnEmptyOne(t *testing.T) {
+	e := start(t, t.TempDir())
+	l := e.connect(t, jetstream.ManagerCreds)
+	id, err := l.Create(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := l.Create(t.Context(), id); err != nil || again != id {
+		t.Fatal(again, err)
+	}
+	e.server.Shutdown()
+	if err := os.RemoveAll(filepath.Join(e.dir, "bus", "jetstream")); err != nil {
+		t.Fatal(err)
+	}
+	e.start(t)
+	l = e.connect(t, jetstream.ManagerCreds)
+	if _, err := l.Create(t.Context(), id); !errors.Is(err, bus.ErrPosition) {
+		t.Fatalf("the log is gone, and Create says %v", err)
+	}
+	if _, err := l.Create(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Create(t.Context(), id); !errors.Is(err, bus.ErrPosition) {
+		t.Fatalf("it is another log, and Create says %v", err)
+	}
+}
+
+func TestReplicasReadTheirGroupOnly(t *testing.T) {
+	e := start(t, t.TempDir())
+	manager := e.open(t)
+	for _, key := range []string{"group/web/a", "group/api/a", "state/a"} {
+		if _, err := manager.Append(t.Context(), key, bus.Position{}, []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.write(t, jetstream.ReplicaCreds, func() ([]byte, error) { return e.server.ReplicaCreds("default", "web") })
+	l := e.connect(t, jetstream.ReplicaCreds)
+	var got []string
+	for u, err := range l.Follow(t.Context(), "group/web", bus.Position{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.CaughtUp {
+			break
+		}
+		got = append(got, u.Key)
+	}
+	if len(got) != 1 || got[0] != "group/web/a" {
+		t.Fatalf("followed %v", got)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a refused request is never answered
+	defer cancel()
+	for _, scope := range []string{"group/api", "group", "state"} {
+		for u, err := range l.Follow(ctx, scope, bus.Position{}) {
+			if err == nil {
+				t.Errorf("a replica of web follows %s: %v", scope, u)
+			}
+			break
+		}
+	}
+	if _, err := l.Append(ctx, "group/web/a", bus.Position{}, []byte("forged")); err == nil {
+		t.Error("a replica wrote")
+	}
+	if _, err := l.Get(ctx, "state/a"); err == nil {
+		t.Error("a replica read a state")
+	}
+	want, err := manager.Get(t.Context(), "group/web/a")
+	if err != nil || string(want.Data) != "group/web/a" {
+		t.Fatal(want, err)
+	}
+}
+
+func TestStrangersAreRefused(t *testing.T) {
+	e := start(t, t.TempDir())
+	other := start(t, t.TempDir())
+	for what, opts := range map[string][]nats.Option{
+		"without credentials":   nil,
+		"with a password":       {nats.UserInfo("a", "b")},
+		"with another server's": {nats.UserCredentials(filepath.Join(other.dir, jetstream.ManagerCreds))},
+	} {
+		if nc, err := nats.Connect(e.server.URL(), opts...); err == nil {
+			nc.Close()
+			t.Errorf("connected %s", what)
+		}
+	}
+}
+
+func TestOnlyOneLoopbackListener(t *testing.T) {
+	for _, addr := range []string{"0.0.0.0:0", ":0", "192.0.2.1:0", "example.com:0"} {
+		if _, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Listen: addr}); err == nil || !strings.Contains(err.Error(), "loopback") {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Listen: l.Addr().String()}); !errors.Is(err, embedded.ErrAddressInUse) || !strings.Contains(err.Error(), l.Addr().String()) {
+		t.Errorf("a taken port: %v", err)
+	}
+}
+
+func TestKeyFilesArePrivate(t *testing.T) {
+	e := start(t, t.TempDir())
+	err := filepath.WalkDir(filepath.Join(e.dir, "bus"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".nk") {
+			if fi, _ := d.Info(); fi.Mode().Perm() != 0o600 {
+				t.Errorf("%s has mode %v", path, fi.Mode())
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(e.dir, "bus", "operator.nk")
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := embedded.Start(embedded.Config{Dir: filepath.Join(e.dir, "bus"), Listen: "127.0.0.1:0"}); err == nil {
+		t.Error("started with a key that all can read")
+	}
+}
+
+func TestConnectRefusesBadCredentialsAndURLs(t *testing.T) {
+	dir := t.TempDir()
+	creds := filepath.Join(dir, "creds")
+	if err := os.WriteFile(creds, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, o := range map[string]jetstream.Options{
+		"no URL":         {},
+		"not a URL":      {URL: "127.0.0.1"},
+		"another scheme": {URL: "http://127.0.0.1:1"},
+		"no creds":       {URL: "nats://127.0.0.1:1", Creds: filepath.Join(dir, "none")},
+		"junk for creds": {URL: "nats://127.0.0.1:1", Creds: creds},
+		"joined nowhere": {URLFile: filepath.Join(dir, "none"), Creds: filepath.Join(dir, "none")},
+	} {
+		if l, err := jetstream.Connect(o); err == nil {
+			l.Close()
+			t.Errorf("%s: connected", what)
+		}
+	}
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package jetstream is the bus over NATS JetStream: one stream per tenant,
+// whose newest message per subject is the newest entry of a key.
+//
+// [Connect] or [ConnectDir] gives a [Log]; neither waits for the server, so
+// that a program starts, and serves what it has, while the bus is down. A
+// manager calls [Log.Create] once. Package embedded, below, runs the server in
+// the same process.
+//
+// A key "group/web/ID" of tenant "default" is the subject
+// "keyturn.default.group.web.ID._"; the closing "_" lets one filter,
+// "keyturn.default.group.web.>", stand for a scope. The stream keeps one message
+// per subject, and optimistic locking is JetStream's expected last sequence of
+// the subject. A position's log id is drawn when the stream is made and lies in
+// its metadata: a stream that was deleted and made again is another log.
+//
+// Entries survive a power cut only where the server runs with "sync_interval:
+// always", as the embedded one does: by default NATS writes to the disk every
+// two minutes.
+package jetstream
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/keyturn/keyturn/bus"
+)
+
+// requestTimeout bounds one request to the server.
+const requestTimeout = 5 * time.Second
+
+// metadataLog is the key of the log id in the stream's metadata.
+const metadataLog = "keyturn.log"
+
+// StreamName returns the name of a tenant's stream.
+func StreamName(tenant string) string { return "KEYTURN_" + tenant }
+
+// SubjectPrefix returns what all subjects of a tenant start with.
+func SubjectPrefix(tenant string) string { return "keyturn." + tenant + "." }
+
+// Filter returns the filter subject of a scope.
+func Filter(tenant, scope string) string {
+	return SubjectPrefix(tenant) + strings.ReplaceAll(scope, "/", ".") + ".>"
+}
+
+func subject(tenant, key string) string {
+	return SubjectPrefix(tenant) + strings.ReplaceAll(key, "/", ".") + "._"
+}
+
+func keyOf(tenant, subject string) (string, error) {
+	s, ok := strings.CutPrefix(subject, SubjectPrefix(tenant))
+	s, closed := strings.CutSuffix(s, "._")
+	if !ok || !closed {
+		return "", fmt.Errorf("a message under the foreign subject %q", subject)
+	}
+	return strings.ReplaceAll(s, ".", "/"), nil
+}
+
+// A Log is a tenant's log. It is safe for concurrent use.
+type Log struct {
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	tenant string
+
+	mu    sync.Mutex
+	known *known // guarded by mu; nil until the server was asked
+}
+
+// known is what the server said of the stream, good for one connection: after
+// a reconnect it may be another server, or another stream.
+type known struct {
+	stream     jetstream.Stream
+	id         string // the log id
+	reconnects uint64
+}
+
+var _ bus.Log = (*Log)(nil)
+
+// New returns the tenant's log over a connection that stays the caller's.
+func New(nc *nats.Conn, tenant string) (*Log, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("bus: jetstream: %w", err)
+	}
+	return &Log{nc: nc, js: js, tenant: tenant}, nil
+}
+
+// Close ends the connection. Calls under way fail.
+func (l *Log) Close() { l.nc.Close() }
+
+// Create makes the tenant's stream if known is empty and there is none, and
+// returns the log id. A known id is one that an earlier Create returned: if the
+// stream is gone then, or is another one, the log was lost, and Create says so
+// instead of going on with an empty one.
+func (l *Log) Create(ctx context.Context, known string) (id string, err error) {
+	id, _, err = l.info(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && known == "":
+		if err := l.create(ctx); err != nil {
+			return "", err
+		}
+		id, _, err = l.info(ctx)
+		return id, err
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return "", fmt.Errorf("%w: stream %s, which held log %s, is gone: restore the server's data", bus.ErrPosition, StreamName(l.tenant), known)
+	case err != nil:
+		return "", err
+	case known != "" && id != known:
+		return "", fmt.Errorf("%w: stream %s holds log %s, not %s: restore the server's data", bus.ErrPosition, StreamName(l.tenant), id, known)
+	}
+	return id, nil
+}
+
+func (l *Log) create(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	_, err := l.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name:              StreamName(l.tenant),
+		Description:       "Keyturn: the newest entry of every key",
+		Subjects:          []string{SubjectPrefix(l.tenant) + ">"},
+		Storage:           jetstream.FileStorage,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxMsgsPerSubject: 1,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxConsumers:      -1,
+		MaxMsgSize:        bus.MaxData + 4096, // and the headers
+		Replicas:          1,
+		DenyDelete:        true,
+		DenyPurge:         true,
+		Metadata:          map[string]string{metadataLog: rand.Text()},
+	})
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return nil // another manager was faster
+	}
+	if err != nil {
+		return fmt.Errorf("bus: making stream %s: %w", StreamName(l.tenant), err)
+	}
+	return nil
+}
+
+// info asks for the log id and the newest sequence.
+func (l *Log) info(ctx context.Context) (id string, head uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	reconnects := l.nc.Stats().Reconnects
+	s, err := l.js.Stream(ctx, StreamName(l.tenant))
+	if err != nil {
+		return "", 0, fmt.Errorf("bus: asking for stream %s: %w", StreamName(l.tenant), err)
+	}
+	info := s.CachedInfo()
+	id = info.Config.Metadata[metadataLog]
+	if id == "" {
+		return "", 0, fmt.Errorf("bus: stream %s has no %s in its metadata: it is not a keyturn log", StreamName(l.tenant), metadataLog)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known = &known{s, id, reconnects}
+	return id, info.State.LastSeq, nil
+}
+
+// ask returns what is known of the stream, asking for it if need be.
+func (l *Log) ask(ctx context.Context) (*known, error) {
+	for {
+		l.mu.Lock()
+		k := l.known
+		l.mu.Unlock()
+		if k != nil && k.reconnects == l.nc.Stats().Reconnects {
+			return k, nil
+		}
+		if _, _, err := l.info(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Get implements bus.Log.
+func (l *Log) Get(ctx context.Context, key string) (bus.Entry, error) {
+	if err := bus.CheckKey(key); err != nil {
+		return bus.Entry{}, err
+	}
+	k, err := l.ask(ctx)
+	if err != nil {
+		return bus.Entry{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	// The stream denies direct gets, which any copy of it may answer, so that
+	// this is the leader's answer.
+	msg, err := k.stream.GetLastMsgForSubject(ctx, subject(l.tenant, key))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return bus.Entry{}, bus.ErrNotFound
+	}
+	if err != nil {
+		return bus.Entry{}, fmt.Errorf("bus: reading %s: %w", key, err)
+	}
+	return bus.Entry{Key: key, Data: msg.Data, Position: bus.Position{Log: k.id, Seq: msg.Sequence}}, nil
+}
+
+// Append implements bus.Log. Where the server does not answer, it asks what
+// became of the entry and tries again until ctx ends.
+func (l *Log) Append(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
+	if err := bus.CheckAppend(key, data); err != nil {
+		return bus.Position{}, err
+	}
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		p, err := l.publish(ctx, key, after, data)
+		if err == nil {
+			return p, nil
+		}
+		if !errors.Is(err, errUnknownOutcome) && !wrongLast(err) {
+			return bus.Position{}, fmt.Errorf("bus: writing %s: %w", key, err)
+		}
+		newest, getErr := l.Get(ctx, key)
+		switch {
+		case getErr == nil && bytes.Equal(newest.Data, data):
+			return newest.Position, nil
+		case wrongLast(err) && (getErr == nil || errors.Is(getErr, bus.ErrNotFound)):
+			return bus.Position{}, &bus.ConflictError{Key: key, After: after, Newest: newest.Position}
+		}
+		select {
+		case <-ctx.Done():
+			return bus.Position{}, fmt.Errorf("bus: writing %s: %w (%w)", key, err, ctx.Err())
+		case <-time.After(wait):
+		}
+	}
+}
+
+// errUnknownOutcome says that an entry may or may not have been written.
+var errUnknownOutcome = errors.New("no answer from the server")
+
+// wrongLast reports whether the compare-and-set failed. A replicated stream has
+// a code of its own for it.
+func wrongLast(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, errForeignAfter) || errors.As(err, &api) &&
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// errForeignAfter is the conflict that is known without asking the server.
+var errForeignAfter = errors.New("the position is another log's")
+
+func (l *Log) publish(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
+	k, err := l.ask(ctx)
+	if err != nil {
+		return bus.Position{}, retryable(ctx, err)
+	}
+	if !after.IsZero() && after.Log != k.id {
+		return bus.Position{}, errForeignAfter
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: subject(l.tenant, key), Data: data},
+		jetstream.WithExpectStream(StreamName(l.tenant)),
+		jetstream.WithExpectLastSequencePerSubject(after.Seq),
+		jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return bus.Position{}, retryable(ctx, err)
+	}
+	return bus.Position{Log: k.id, Seq: ack.Sequence}, nil
+}
+
+// retryable marks an error after which the outcome is unknown. What the server
+// itself answered is an outcome.
+func retryable(ctx context.Context, err error) error {
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.Code < 500 {
+		return err
+	}
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errUnknownOutcome, err)
+}
