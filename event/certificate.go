@@ -48,6 +48,11 @@ type Certificate struct {
 	Names []string
 	// NotBefore and NotAfter are the leaf's.
 	NotBefore, NotAfter time.Time
+	// Algorithm is the leaf's public key algorithm as x509.PublicKeyAlgorithm
+	// prints it: "ECDSA", "RSA", "Ed25519".
+	Algorithm string
+	// Client says that the leaf may be used by TLS clients, too.
+	Client bool
 	// Chain is DER, leaf first.
 	Chain [][]byte
 	// SealedKey is the leaf's private key (PKCS #8), sealed to the group.
@@ -64,6 +69,8 @@ const (
 	certNotAfter
 	certChain
 	certKey
+	certAlgorithm
+	certClient
 )
 
 func (c *Certificate) kind() Type  { return TypeCertificate }
@@ -83,6 +90,10 @@ func (c *Certificate) encode(e *encoder) {
 		e.field(certChain, der)
 	}
 	e.bytes(certKey, c.SealedKey)
+	e.string(certAlgorithm, c.Algorithm)
+	if c.Client {
+		e.uint(certClient, 1)
+	}
 }
 
 func (c *Certificate) decode(f field) error {
@@ -109,6 +120,11 @@ func (c *Certificate) decode(f field) error {
 		return add(f, &c.Chain, MaxChain, f.value)
 	case certKey:
 		c.SealedKey = f.value
+		return nil
+	case certAlgorithm:
+		return f.string(&c.Algorithm, 63)
+	case certClient:
+		c.Client = true
 		return nil
 	}
 	return errUnknown
@@ -140,8 +156,8 @@ func checkVersion(group, id string, v Version) error {
 }
 
 // SealKey seals the private key (PKCS #8 DER) to the group's key. It must be
-// called last: the result is bound to every other field but the names and the
-// validity, which are the leaf's.
+// called last: the result is bound to every other field but those that only
+// repeat what stands in the leaf.
 func (c *Certificate) SealKey(tenant string, to *seal.PublicKey, pkcs8 []byte) (err error) {
 	c.SealedKey, err = to.Seal(c.associated(tenant), pkcs8)
 	return err

@@ -39,6 +39,7 @@ func bodies() []Body {
 		&Certificate{
 			Group: "web", ID: "AAAAAAAAAAA", Version: Version{1, 2}, Names: s.Names,
 			NotBefore: at, NotAfter: at.Add(time.Hour), Chain: [][]byte{[]byte("leaf"), []byte("ca")}, SealedKey: []byte("sealed"),
+			Algorithm: "ECDSA", Client: true,
 		},
 		&Removal{Group: "web", ID: "AAAAAAAAAAA", Version: Version{1, 3}},
 		&State{
