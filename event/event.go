@@ -120,15 +120,21 @@ func Open(trusted []*seal.VerifyKey, tenant, key string, data []byte) (*Event, e
 
 // Trusted decodes data whose signature was verified earlier and that have been
 // kept since where nobody else could change them. It checks all but the
-// signature.
-func Trusted(tenant, key string, data []byte) (*Event, error) {
+// signature and the key, which Event.Key tells.
+func Trusted(tenant string, data []byte) (*Event, error) {
 	payload, sig, err := split(data)
 	if err != nil {
 		return nil, err
 	}
-	var signer seal.KeyID
-	copy(signer[:], sig[1:])
-	return decodeAt(tenant, key, payload, signer)
+	e, err := decodePayload(payload)
+	if err != nil {
+		return nil, err
+	}
+	if e.Tenant != tenant {
+		return nil, fmt.Errorf("%w: it is tenant %q's", ErrMoved, e.Tenant)
+	}
+	copy(e.Signer[:], sig[1:])
+	return e, nil
 }
 
 func decodeAt(tenant, key string, payload []byte, signer seal.KeyID) (*Event, error) {

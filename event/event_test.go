@@ -96,7 +96,7 @@ func TestRoundTrip(t *testing.T) {
 		data := sign(t, k, b)
 		for what, open := range map[string]func() (*Event, error){
 			"Open":    func() (*Event, error) { return Open(trusted, tenant, b.key(), data) },
-			"Trusted": func() (*Event, error) { return Trusted(tenant, b.key(), data) },
+			"Trusted": func() (*Event, error) { return Trusted(tenant, data) },
 		} {
 			e, err := open()
 			if err != nil {
@@ -331,7 +331,7 @@ func FuzzEnvelope(f *testing.F) {
 		if e, err := Open(trusted, tenant, "state/AAAAAAAAAAA", data); err == nil {
 			t.Fatalf("forged: %v", e)
 		}
-		_, _ = Trusted(tenant, "state/AAAAAAAAAAA", data)
+		_, _ = Trusted(tenant, data)
 	})
 }
 
