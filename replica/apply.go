@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replica
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/seal"
+)
+
+// maxLogged bounds the memory of which refusals were logged.
+const maxLogged = 1000
+
+// A pending event is good but for its time: its certificate is not valid yet
+// by this machine's clock. The timer tries again.
+type pending struct {
+	version event.Version
+	timer   *time.Timer
+}
+
+// maxPending is the longest wait before a pending event is tried again: clocks
+// are set, so that a far future may come soon.
+const maxPending = time.Minute
+
+// take takes an update and moves the position, whatever became of it.
+func (r *Replica) take(u bus.Update) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.position = u.Position
+	if u.CaughtUp {
+		r.status.Following, r.status.LastError = true, nil
+		r.note(r.snapshot.mark(u.Position))
+		select {
+		case <-r.caughtUp:
+		default:
+			close(r.caughtUp)
+		}
+		return
+	}
+	r.applyLocked(u.Entry)
+}
+
+// note reports a snapshot that could not be written. The store is not
+// concerned, and the next write tries again with everything.
+func (r *Replica) note(err error) {
+	if err != nil {
+		r.status.SnapshotErrors++
+		r.logger.Error("the snapshot could not be written: after a restart without the bus, older certificates would be served", "error", err)
+	}
+}
+
+// applyLocked verifies an entry and applies it, or refuses it.
+func (r *Replica) applyLocked(entry bus.Entry) {
+	e, err := event.Open(r.managers, r.tenant, entry.Key, entry.Data)
+	if err != nil {
+		r.refuse(entry.Key, reasonOf(err), err)
+		return
+	}
+	switch b := e.Body.(type) {
+	case nil: // a type of a newer version
+		r.refuse(entry.Key, RefusedUnsupported, event.ErrUnsupported)
+	case *event.Certificate:
+		if r.newer(b.ID, b.Version, entry) {
+			r.certificate(e, b, entry)
+		}
+	case *event.Removal:
+		if r.newer(b.ID, b.Version, entry) {
+			r.remove(b, entry)
+		}
+	default:
+		r.refuse(entry.Key, RefusedMalformed, fmt.Errorf("a %T in a group's scope", b))
+	}
+}
+
+// newer reports whether the version may be applied. What is held already comes
+// again whenever the bus is followed from an older place, and is no replay.
+func (r *Replica) newer(id string, v event.Version, entry bus.Entry) bool {
+	h := r.held[id]
+	if h == nil || h.version.Less(v) {
+		return true
+	}
+	if h.version != v || !bytes.Equal(h.data, entry.Data) {
+		r.refuse(entry.Key, RefusedReplay, fmt.Errorf("version %s is not above %s, which is held", v, h.version))
+	}
+	return false
+}
+
+func (r *Replica) certificate(e *event.Event, c *event.Certificate, entry bus.Entry) {
+	key, err := c.OpenKey(r.tenant, r.keys)
+	if err != nil {
+		r.refuse(entry.Key, RefusedKey, err)
+		return
+	}
+	pair, err := parsePair(c, key)
+	if err != nil {
+		r.refuse(entry.Key, RefusedCertificate, err)
+		return
+	}
+	previous := r.leafInUse(c.ID)
+	switch err := r.store.Put(c.ID, pair); {
+	case errors.Is(err, keyturn.ErrNotYetValid):
+		r.later(c, entry)
+		return
+	case err != nil:
+		r.refuse(entry.Key, RefusedCertificate, err)
+		return
+	}
+	h := &held{version: c.Version, position: entry.Position, data: entry.Data}
+	r.hold(c.ID, h, key)
+	r.status.Applied++
+	r.logger.Info("certificate is live", "managed_id", c.ID, "version", c.Version.String(), "names", c.Names, "not_after", c.NotAfter)
+	r.changed(Change{ID: c.ID, Version: c.Version, Leaf: r.leafInUse(c.ID), Previous: previous})
+}
+
+// leafInUse returns the leaf that the store holds under the id.
+func (r *Replica) leafInUse(id string) *x509.Certificate {
+	if info, ok := r.store.Info(id); !ok || !info.Open {
+		return nil
+	}
+	if cert, ok := r.store.Get(id); ok {
+		return cert.Leaf
+	}
+	return nil
+}
+
+func (r *Replica) remove(b *event.Removal, entry bus.Entry) {
+	r.store.Remove(b.ID)
+	r.hold(b.ID, &held{version: b.Version, removed: true, position: entry.Position, data: entry.Data}, nil)
+	r.status.Removed++
+	r.logger.Info("certificate is removed", "managed_id", b.ID, "version", b.Version.String())
+	r.changed(Change{ID: b.ID, Version: b.Version})
+}
+
+// hold makes h what is held of the id, in memory and in the snapshot.
+func (r *Replica) hold(id string, h *held, key []byte) {
+	if p, ok := r.pending[id]; ok {
+		p.timer.Stop()
+		delete(r.pending, id)
+	}
+	// During catch-up the mark that follows makes everything durable at once.
+	sync := r.status.Following
+	err := r.snapshot.add(id, h, key, sync)
+	r.held[id] = h
+	r.note(err)
+}
+
+func (r *Replica) changed(c Change) {
+	if r.onChange != nil {
+		r.onChange(c)
+	}
+}
+
+// later keeps a certificate that is not valid yet and tries it again. What is
+// served stays served until then.
+func (r *Replica) later(c *event.Certificate, entry bus.Entry) {
+	if p, ok := r.pending[c.ID]; ok {
+		if c.Version.Less(p.version) {
+			return
+		}
+		p.timer.Stop()
+	}
+	wait := min(max(time.Until(c.NotBefore), time.Second), maxPending)
+	r.logger.Warn("certificate is not valid yet by this machine's clock; waiting", "managed_id", c.ID, "version", c.Version.String(), "not_before", c.NotBefore)
+	r.pending[c.ID] = pending{c.Version, time.AfterFunc(wait, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if p, ok := r.pending[c.ID]; ok && p.version == c.Version && !r.closed {
+			r.applyLocked(entry)
+		}
+	})}
+}
+
+// parsePair joins chain and key; the store checks the rest.
+func parsePair(c *event.Certificate, pkcs8 []byte) (tls.Certificate, error) {
+	key, err := x509.ParsePKCS8PrivateKey(pkcs8)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("the private key does not parse: %w", err)
+	}
+	return tls.Certificate{Certificate: c.Chain, PrivateKey: key}, nil
+}
+
+// lazyPair is parsePair for the first handshake that needs it.
+func lazyPair(c *event.Certificate, unlock func() ([]byte, error)) func() (tls.Certificate, error) {
+	return func() (tls.Certificate, error) {
+		key, err := unlock()
+		if err != nil {
+			return tls.Certificate{}, fmt.Errorf("opening the private key: %w", err)
+		}
+		return parsePair(c, key)
+	}
+}
+
+// openKey returns the private key of what is held, nil after a removal.
+func (r *Replica) openKey(h *held) ([]byte, error) {
+	if h.key.aead != nil {
+		return h.key.unlock()
+	}
+	e, err := event.Trusted(r.tenant, h.data)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := e.Body.(*event.Certificate)
+	if !ok {
+		return nil, nil
+	}
+	return c.OpenKey(r.tenant, r.keys)
+}
+
+func reasonOf(err error) Reason {
+	switch {
+	case errors.Is(err, seal.ErrUnknownSigner):
+		return RefusedSigner
+	case errors.Is(err, seal.ErrSignature):
+		return RefusedSignature
+	case errors.Is(err, event.ErrMoved):
+		return RefusedMoved
+	case errors.Is(err, event.ErrUnsupported):
+		return RefusedUnsupported
+	}
+	return RefusedMalformed
+}
+
+// refuse counts, and logs each refusal of a key for a reason once.
+func (r *Replica) refuse(key string, reason Reason, err error) {
+	if r.status.Refused == nil {
+		r.status.Refused = make(map[Reason]uint64)
+	}
+	r.status.Refused[reason]++
+	once := string(reason) + " " + key
+	if r.logged[once] || len(r.logged) >= maxLogged {
+		return
+	}
+	r.logged[once] = true
+	r.logger.Error("an event on the bus is refused; what is served stays served", "key", key, "reason", string(reason), "error", err)
+}

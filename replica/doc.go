@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package replica keeps the certificates of one group in a process: it follows
+// the bus, verifies, opens, writes a snapshot, and feeds a keyturn.Store.
+//
+//	log, err := jetstream.ConnectDir(dir)
+//	r, err := replica.Open(ctx, replica.Config{Dir: dir, Log: log})
+//	defer r.Close()
+//	server := &http.Server{Addr: ":443", TLSConfig: r.Store().ServerConfig()}
+//	err = server.ListenAndServeTLS("", "")
+//
+// # Promises
+//
+// A replica serves from its snapshot before it has reached any bus, and goes on
+// serving when bus, managers and CA are gone. [Open] waits only where there is
+// no snapshot yet.
+//
+// An event is applied if and only if a pinned manager signed it, it is for this
+// tenant and group and stands under its own key, its private key opens with the
+// group's key, its (epoch, generation) is above the last one of its
+// certificate, and the certificate is good. Everything else is counted by
+// reason, logged once, and left out; the stream goes on.
+//
+// # Snapshot
+//
+// The snapshot is a directory of journal files, mode 0600: signed events, each
+// with its place on the bus and its opened private key. The keys are encrypted
+// under AES-256-GCM with a key of the file that is sealed to the group; the
+// same operation authenticates the rest of the record and its place in the
+// file. A file that was cut or changed is good up to there; what follows is
+// fetched from the bus again. The last three files are kept.
+//
+// A replica never talks to a manager or an issuer, and writes nothing to the
+// bus.
+package replica

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replica
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/seal"
+)
+
+// DefaultGroup and DefaultTenant are the group and the tenant of those who name
+// none.
+const (
+	DefaultGroup  = "default"
+	DefaultTenant = "default"
+)
+
+// Names in a joined directory.
+const (
+	// ManagersFile holds the public keys of the managers that are trusted.
+	ManagersFile = "managers.pub"
+	// snapshotDir is where the snapshot goes if Config.Snapshot is empty.
+	snapshotDir = "snapshot"
+)
+
+// KeyFile is where a joined directory holds a group's private key.
+func KeyFile(dir, group string) string { return filepath.Join(dir, "groups", group+".key") }
+
+// Waits between attempts to follow the bus.
+const (
+	firstWait = 100 * time.Millisecond
+	lastWait  = 2 * time.Second
+)
+
+// A Config says whose certificates to keep, and where. Dir, or Managers and
+// Keys, must be set; everything else may be zero.
+type Config struct {
+	// Dir is a joined directory: it holds managers.pub and groups/GROUP.key.
+	Dir string
+	// Managers are trusted to sign; nil reads them from Dir.
+	Managers []*seal.VerifyKey
+	// Keys are the group's private keys, the newest first; nil reads them from
+	// Dir.
+	Keys []*seal.PrivateKey
+	// Group is the group to follow; "" is DefaultGroup.
+	Group string
+	// Tenant is the namespace on the bus; "" is DefaultTenant.
+	Tenant string
+	// Log is the bus; nil serves what the snapshot has and no more.
+	Log bus.Log
+	// Snapshot is the directory of the snapshot, used by one replica at a time.
+	// "" is Dir's "snapshot", or no snapshot where Dir is empty, too.
+	Snapshot string
+	// Store gets the certificates, each under its id; nil makes a new one.
+	Store *keyturn.Store
+	// Logger is slog.Default if nil.
+	Logger *slog.Logger
+	// OnChange, if not nil, is called after each change of the store, in order.
+	// It must not wait, nor call the replica.
+	OnChange func(Change)
+}
+
+// A Change is something that was applied to the store.
+type Change struct {
+	ID string
+	// Version is the new one.
+	Version event.Version
+	// Leaf is the new certificate, nil after a removal. Previous is the one
+	// before, nil where there was none, or where it was never needed since the
+	// start.
+	Leaf, Previous *x509.Certificate
+}
+
+// A Replica keeps a group's certificates. Its methods may be called by any
+// goroutine.
+type Replica struct {
+	group, tenant string
+	managers      []*seal.VerifyKey
+	keys          []*seal.PrivateKey
+	log           bus.Log
+	store         *keyturn.Store
+	logger        *slog.Logger
+	onChange      func(Change)
+
+	stop     context.CancelFunc
+	done     chan struct{} // closed when the follower has ended
+	caughtUp chan struct{} // closed when all there was has been taken once
+
+	mu       sync.Mutex
+	held     map[string]*held   // guarded by mu
+	pending  map[string]pending // guarded by mu
+	position bus.Position       // guarded by mu
+	snapshot *snapshot          // guarded by mu; nil without one
+	status   Status             // guarded by mu
+	logged   map[string]bool    // guarded by mu; refusals that were logged
+	closed   bool               // guarded by mu
+}
+
+// Open starts a replica. If it finds a snapshot it returns at once, and the
+// store serves what the snapshot has. Without one it waits until everything
+// that is on the bus has been taken, or ctx ends, which is an error then. ctx
+// is not used afterwards.
+func Open(ctx context.Context, c Config) (*Replica, error) {
+	r := &Replica{
+		group: cmp.Or(c.Group, DefaultGroup), tenant: cmp.Or(c.Tenant, DefaultTenant),
+		managers: c.Managers, keys: c.Keys, log: c.Log, store: c.Store,
+		logger: cmp.Or(c.Logger, slog.Default()), onChange: c.OnChange,
+		done: make(chan struct{}), caughtUp: make(chan struct{}),
+		held: make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),
+	}
+	r.logger = r.logger.With("group", r.group)
+	if r.store == nil {
+		r.store = new(keyturn.Store)
+	}
+	if err := r.readKeys(c.Dir); err != nil {
+		return nil, err
+	}
+	dir := c.Snapshot
+	if dir == "" && c.Dir != "" {
+		dir = filepath.Join(c.Dir, snapshotDir)
+	}
+	restored, err := r.restore(dir)
+	if err != nil {
+		return nil, err
+	}
+	if c.Log == nil {
+		if !restored {
+			_ = r.snapshot.close() // nothing was written
+			return nil, fmt.Errorf("replica: there is neither a bus nor a snapshot in %q: nothing to serve from", dir)
+		}
+		close(r.done)
+		r.stop = func() {}
+		return r, nil
+	}
+	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
+	r.stop = stop
+	go r.run(follow)
+	if restored {
+		return r, nil
+	}
+	select {
+	case <-r.caughtUp:
+		return r, nil
+	case <-ctx.Done():
+		last := r.Status().LastError
+		_ = r.Close() // ctx's end is the error to report
+		return nil, fmt.Errorf("replica: there is no snapshot in %q to serve from, and the bus has not answered: %w", dir, cmp.Or(last, ctx.Err()))
+	}
+}
+
+func (r *Replica) readKeys(dir string) (err error) {
+	if err := event.CheckName(r.group); err != nil {
+		return fmt.Errorf("replica: the group: %w", err)
+	}
+	if r.managers == nil && dir != "" {
+		if r.managers, err = seal.ReadVerifyKeyFile(filepath.Join(dir, ManagersFile)); err != nil {
+			return fmt.Errorf("replica: %w", err)
+		}
+	}
+	if r.keys == nil && dir != "" {
+		if r.keys, err = seal.ReadPrivateKeyFile(KeyFile(dir, r.group)); err != nil {
+			return fmt.Errorf("replica: %w", err)
+		}
+	}
+	if len(r.managers) == 0 || len(r.keys) == 0 {
+		return errors.New("replica: the managers' public keys and the group's private key are needed: set Config.Dir, or Managers and Keys")
+	}
+	return nil
+}
+
+// restore fills the store from the snapshot.
+func (r *Replica) restore(dir string) (bool, error) {
+	if dir == "" {
+		return false, nil
+	}
+	s, entries, at, found, err := openSnapshot(r, dir)
+	if err != nil {
+		return false, err
+	}
+	r.snapshot, r.held, r.position = s, entries, at
+	for id, h := range entries {
+		if !h.removed {
+			r.load(id, h)
+		}
+	}
+	return found, nil
+}
+
+// load puts a certificate into the store, to be opened when it is needed.
+func (r *Replica) load(id string, h *held) {
+	e, err := event.Trusted(r.tenant, h.data)
+	if err != nil {
+		r.logger.Error("a held event cannot be read", "managed_id", id, "error", err)
+		return
+	}
+	c := e.Body.(*event.Certificate)
+	err = r.store.Load(id, keyturn.Lazy{
+		Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Obtained: e.Time,
+		KeyType: algorithm(c.Algorithm), Client: c.Client,
+		Open: lazyPair(c, h.key.unlock),
+	})
+	if err != nil {
+		r.logger.Error("the store refuses a certificate of the snapshot", "managed_id", id, "error", err)
+	}
+}
+
+func algorithm(name string) x509.PublicKeyAlgorithm {
+	for _, a := range []x509.PublicKeyAlgorithm{x509.RSA, x509.ECDSA, x509.Ed25519} {
+		if a.String() == name {
+			return a
+		}
+	}
+	return x509.UnknownPublicKeyAlgorithm
+}
+
+// Store returns the store that is kept current.
+func (r *Replica) Store() *keyturn.Store { return r.store }
+
+// CaughtUp is closed when everything that was on the bus has been taken for
+// the first time since Open.
+func (r *Replica) CaughtUp() <-chan struct{} { return r.caughtUp }
+
+// Close stops following and closes the snapshot. The store goes on serving
+// what it has.
+func (r *Replica) Close() error {
+	r.stop()
+	<-r.done
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	for _, p := range r.pending {
+		p.timer.Stop()
+	}
+	return r.snapshot.close()
+}
+
+// run follows the bus until ctx ends.
+func (r *Replica) run(ctx context.Context) {
+	defer close(r.done)
+	wait := firstWait
+	for {
+		progress, err := r.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if progress {
+			wait = firstWait
+		}
+		r.lost(err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait/2 + rand.N(wait)):
+		}
+		wait = min(2*wait, lastWait)
+	}
+}
+
+// follow takes updates until the bus fails and reports whether there was any.
+func (r *Replica) follow(ctx context.Context) (progress bool, err error) {
+	r.mu.Lock()
+	from := r.position
+	r.mu.Unlock()
+	for u, err := range r.log.Follow(ctx, event.GroupScope(r.group), from) {
+		if errors.Is(err, bus.ErrPosition) {
+			r.mu.Lock()
+			r.position = bus.Position{}
+			r.mu.Unlock()
+		}
+		if err != nil {
+			return progress, err
+		}
+		progress = true
+		r.take(u)
+	}
+	return progress, errors.New("the bus ended the stream")
+}
+
+// lost notes why the bus is not being followed, and logs each reason once.
+func (r *Replica) lost(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.status.LastError == nil || r.status.LastError.Error() != err.Error() {
+		r.logger.Warn("the bus is not being followed; trying on, and serving what is here", "error", err)
+	}
+	r.status.Following, r.status.LastError = false, err
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replica
+
+import (
+	"maps"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+)
+
+// A Reason says why an event was refused.
+type Reason string
+
+// The reasons.
+const (
+	RefusedSigner      Reason = "unknown-signer" // no pinned manager signed it
+	RefusedSignature   Reason = "signature"      // its bytes are not what was signed
+	RefusedMoved       Reason = "moved"          // it was signed for another key or tenant
+	RefusedMalformed   Reason = "malformed"      // it is no event, or of a type that has no place here
+	RefusedUnsupported Reason = "unsupported"    // it needs a newer version of this program
+	RefusedReplay      Reason = "replay"         // its version is not above the one that is held
+	RefusedKey         Reason = "key"            // its private key does not open with the group's key
+	RefusedCertificate Reason = "certificate"    // its certificate is no good: see the log
+)
+
+// Reasons returns all of them.
+func Reasons() []Reason {
+	return []Reason{
+		RefusedSigner, RefusedSignature, RefusedMoved, RefusedMalformed,
+		RefusedUnsupported, RefusedReplay, RefusedKey, RefusedCertificate,
+	}
+}
+
+// Status is what a replica has done and how it is.
+type Status struct {
+	// Following says that everything on the bus has been taken and more is
+	// being waited for.
+	Following bool
+	// LastError is why the bus is not followed; nil while it is.
+	LastError error
+	// Position is the place reached on the bus.
+	Position bus.Position
+	// Certificates is how many are held.
+	Certificates int
+	// Applied and Removed count changes since Open.
+	Applied, Removed uint64
+	// Refused counts refused events since Open.
+	Refused map[Reason]uint64
+	// SnapshotErrors counts failed writes of the snapshot.
+	SnapshotErrors uint64
+}
+
+// Status returns a copy of the status.
+func (r *Replica) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.status
+	s.Refused = maps.Clone(s.Refused)
+	s.Position = r.position
+	for _, h := range r.held {
+		if !h.removed {
+			s.Certificates++
+		}
+	}
+	return s
+}
+
+// Version returns the version that is held of a managed certificate, or that
+// of its removal; the zero Version if it was never seen.
+func (r *Replica) Version(id string) event.Version {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if h := r.held[id]; h != nil {
+		return h.version
+	}
+	return event.Version{}
+}
