@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -83,7 +84,10 @@ func normalize(name string) (normal, problem string) {
 		return "", "it is empty"
 	}
 	if len(name) > maxInput {
-		return "", fmt.Sprintf("it is longer than %d characters", maxName)
+		return "", tooLong
+	}
+	if !utf8.ValidString(name) {
+		return "", "it has characters that are not UTF-8 text"
 	}
 	if ip, err := netip.ParseAddr(name); err == nil {
 		if ip.Zone() != "" {
@@ -133,7 +137,7 @@ func colon(name string) string {
 
 func wildcard(name string) (normal, problem string) {
 	domain, ok := strings.CutPrefix(name, "*.")
-	if !ok || strings.Contains(domain, "*") {
+	if !ok || domain == "" || strings.Contains(domain, "*") {
 		return "", misplaced(name)
 	}
 	if _, err := netip.ParseAddr(domain); err == nil || numeric(domain) {
