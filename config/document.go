@@ -75,6 +75,8 @@ func plain(n *yaml.Node, depth int) error {
 		problem = "YAML anchors (&name) are not supported: write the value out where it is needed"
 	case n.Style&yaml.TaggedStyle != 0:
 		problem = "YAML tags (!name) are not supported"
+	case n.Tag == "!!merge":
+		problem = "YAML merge keys (<<) are not supported: write the keys out"
 	}
 	if problem != "" {
 		return &Error{Line: n.Line, Problem: problem}

@@ -66,7 +66,12 @@ func (p *problems) local(top *yaml.Node) *Local {
 	var known []string
 	for _, s := range settings {
 		known = append(known, s.key)
-		parse(&m, s.key, s.field(l), func(v string) (string, error) { return v, s.check(v) })
+		if !m.str(s.key, s.field(l)) {
+			continue
+		}
+		if err := s.check(*s.field(l)); err != nil {
+			m.wrong(s.key, "%v", err)
+		}
 	}
 	m.only(known...)
 	return l

@@ -117,8 +117,8 @@ func (m *mapping) wrong(key, format string, a ...any) {
 	m.add(line, m.of(key), format, a...)
 }
 
-// text returns the scalar under a key, and whether there is one.
-func (m *mapping) text(key string) (string, bool) {
+// scalar returns the one value under a key, and whether there is one.
+func (m *mapping) scalar(key string) (string, bool) {
 	v := m.values[key]
 	switch {
 	case v == nil:
@@ -133,22 +133,24 @@ func (m *mapping) text(key string) (string, bool) {
 	return v.Value, true
 }
 
-// str reads text into dst.
-func (m *mapping) str(key string, dst *string) {
-	s, ok := m.text(key)
+// str reads text into dst, and reports whether it did.
+func (m *mapping) str(key string, dst *string) bool {
+	s, ok := m.scalar(key)
 	if !ok {
-		return
+		return false
 	}
 	if v := m.values[key]; v.Tag != "!!str" {
 		m.wrong(key, "here must be text, not %s; quotes make it text", kind(v))
-		return
+		return false
 	}
 	*dst = s
+	return true
 }
 
-// parse reads a value into dst as the function understands it.
+// parse reads a value into dst as the function understands it: text, or a
+// number that somebody forgot the unit of, so that the error can say so.
 func parse[T any](m *mapping, key string, dst *T, read func(string) (T, error)) {
-	s, ok := m.text(key)
+	s, ok := m.scalar(key)
 	if !ok {
 		return
 	}
