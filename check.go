@@ -25,6 +25,16 @@ const (
 	maxRSABits = 8192
 )
 
+func checkID(id string) error {
+	switch {
+	case id == "":
+		return fmt.Errorf("%w: the id is empty", ErrEmpty)
+	case len(id) > maxKey:
+		return fmt.Errorf("%w: an id of %d bytes, at most %d are allowed", ErrTooLarge, len(id), maxKey)
+	}
+	return nil
+}
+
 // check makes all the checks but that of the time. It returns the certificate to serve,
 // with its chain in order and Leaf set, and the parsed chain. What cert refers to is not
 // changed.

@@ -84,7 +84,6 @@ func (e *UnknownNameError) Error() string {
 }
 
 var (
-	errNoID     = fmt.Errorf("%w: the id is empty", ErrEmpty)
 	errNoOpen   = errors.New("the Lazy has no Open")
 	errPanicked = errors.New("its Open panicked")
 )

@@ -3,82 +3,122 @@
 package keyturn
 
 import (
+	"crypto/tls"
 	"hash/maphash"
 	"iter"
 	"math/bits"
 	"sync/atomic"
-
-	"crypto/tls"
+	"unsafe"
 )
 
 // An index finds the generations under a key without a lock. Its zero value is
 // empty. Reading is for everyone at once, writing for whoever holds Store.mu.
 //
-// It is a hash table with open addressing that only ever grows in place: a slot,
-// once filled, keeps its key, and what a key leads to is changed in its entry.
-// So a reader needs no more than atomic loads, and a change touches nothing but
-// the entries of what it changes. Keys that lead nowhere any more are left out
-// when the table is built anew. It is split into shards so that building anew,
-// which happens in a writer, stays short.
+// It is a hash table with open addressing. A slot, once it has a key, keeps it, and
+// what the key leads to changes in place: a reader needs no more than atomic loads,
+// and a change touches nothing but the slots of what it changes. Keys that lead
+// nowhere any more are left out when the table is built anew. A reader that is in the
+// table of before at that time sees what was true when it began. The table is split
+// into shards so that building anew, which is a writer's work, is always short.
+//
+// As in Go's maps, slots are in groups of 8, and a word of 8 bits from each of their
+// hashes tells which slots of a group to look at. It is mostly all that is read for a
+// key that is not there: an unknown name, or one that a wildcard covers.
 type index struct {
 	shards [1 << shardBits]atomic.Pointer[table]
 }
 
-const shardBits = 6
+const (
+	shardBits = 5
+	maxKey    = 255 // bytes of a key, and no key is empty
+)
 
 type table struct {
-	slots []slot // a power of two of them, at least one empty
+	// controls has one byte for each slot, the first slot's the lowest: 0 if it is
+	// empty, else 0x80 and 7 bits of the hash. There is a power of two of them.
+	controls []atomic.Uint64
+	slots    []slot // 8 for each of controls, at least one empty
 
-	// For writers. used counts the filled slots, live those that lead somewhere.
+	// For writers. used counts the slots with a key, live those that lead somewhere.
 	used, live int
 }
 
-// A slot's hash is written before its entry and never again, so it may be read
-// once the entry has been loaded.
+// A slot is a key and what it leads to. It is half a cache line.
 type slot struct {
-	hash  uint64
-	entry atomic.Pointer[entry]
-}
-
-// An entry is a key and what it leads to.
-type entry struct {
-	key string
+	// tag is the key's hash with its length in the last 8 bits. It and key are written
+	// before the control byte, and never again.
+	tag uint64
+	key *byte
 
 	// sole is the answer where it needs no choice: the certificate of the only
-	// generation, if that is open. It is set after set.
+	// generation, if that is open. It is written after set.
 	sole atomic.Pointer[tls.Certificate]
 
 	// set is all of them, nil if there is none.
 	set atomic.Pointer[set]
 }
 
+const (
+	eachByte = 0x0101010101010101
+	topBits  = 0x80 * eachByte
+)
+
 // seed keeps others from choosing names that collide.
 var seed = maphash.MakeSeed()
 
-func hash(key string) uint64 { return maphash.String(seed, key) }
+// tagOf returns the tag of a key of 1 to maxKey bytes.
+func tagOf(key string) uint64 {
+	return maphash.String(seed, key)&^maxKey | uint64(len(key))
+}
 
-// find returns the entry of key, or nil.
-func (x *index) find(h uint64, key string) *entry {
-	t := x.shards[h>>(64-shardBits)].Load()
+func (x *index) shard(tag uint64) *atomic.Pointer[table] { return &x.shards[tag>>(64-shardBits)] }
+
+// find returns the slot of key, or nil.
+func (x *index) find(tag uint64, key string) *slot {
+	t := x.shard(tag).Load()
 	if t == nil {
 		return nil
 	}
-	for i := h; ; i++ {
-		slot := &t.slots[i&uint64(len(t.slots)-1)]
-		e := slot.entry.Load()
-		if e == nil {
-			return nil
+	want := uint64(control(tag)) * eachByte
+	for g := tag >> 16; ; g++ {
+		g &= uint64(len(t.controls) - 1)
+		controls := t.controls[g].Load()
+		differ := controls ^ want
+		// The bytes of differ that are 0, and at times one more, which tag tells apart.
+		for m := (differ - eachByte) &^ differ & topBits; m != 0; m &= m - 1 {
+			slot := &t.slots[g*8+uint64(bits.TrailingZeros64(m)/8)]
+			if slot.tag == tag && unsafe.String(slot.key, len(key)) == key {
+				return slot
+			}
 		}
-		if slot.hash == h && e.key == key {
-			return e
+		if ^controls&topBits != 0 {
+			return nil
 		}
 	}
 }
 
-// get returns what key leads to, nil if nothing.
-func (x *index) get(key string) *set {
-	if e := x.find(hash(key), key); e != nil {
-		return e.set.Load()
+// get returns what key leads to: the certificate, if there is no choice and it is
+// open, else the set, nil if it is empty.
+func (x *index) get(key string) (*tls.Certificate, *set) {
+	slot := x.find(tagOf(key), key)
+	if slot == nil {
+		return nil, nil
+	}
+	if cert := slot.sole.Load(); cert != nil {
+		return cert, nil
+	}
+	return nil, slot.set.Load()
+}
+
+// first returns the best generation of key, or nil. In an index by id it is the only one.
+func (x *index) first(key string) *generation {
+	if key == "" || len(key) > maxKey {
+		return nil
+	}
+	if slot := x.find(tagOf(key), key); slot != nil {
+		if set := slot.set.Load(); set != nil {
+			return set.gen
+		}
 	}
 	return nil
 }
@@ -93,11 +133,7 @@ func (x *index) all() iter.Seq[*set] {
 				continue
 			}
 			for j := range t.slots {
-				e := t.slots[j].entry.Load()
-				if e == nil {
-					continue
-				}
-				if set := e.set.Load(); set != nil && !yield(set) {
+				if set := t.slots[j].set.Load(); set != nil && !yield(set) {
 					return
 				}
 			}
@@ -105,75 +141,83 @@ func (x *index) all() iter.Seq[*set] {
 	}
 }
 
-// swap takes out out of what key leads to and puts in in; either may be nil. It
-// returns the key's entry, nil if the key is unknown and in is nil. The caller
+// swap takes out out of what key leads to and puts in in; either may be nil. The caller
 // holds Store.mu.
-func (x *index) swap(key string, out, in *generation) *entry {
-	h := hash(key)
-	e := x.find(h, key)
-	if e == nil {
+func (x *index) swap(key string, out, in *generation) {
+	tag := tagOf(key)
+	slot := x.find(tag, key)
+	if slot == nil {
 		if in == nil {
-			return nil
+			return
 		}
-		e = &entry{key: key}
-		x.insert(h, e)
+		slot = x.insert(tag, unsafe.StringData(key))
 	}
-	before := e.set.Load()
+	before := slot.set.Load()
 	after := before.swap(out, in)
-	e.set.Store(after)
-	e.sole.Store(after.sole())
+	slot.set.Store(after)
+	slot.sole.Store(after.sole())
 
-	shard := &x.shards[h>>(64-shardBits)]
-	t := shard.Load()
+	t := x.shard(tag).Load()
 	switch {
 	case before == nil && after != nil:
 		t.live++
 	case before != nil && after == nil:
 		t.live--
-		if t.used-t.live > t.live+8 {
-			shard.Store(t.rebuilt())
+		if t.used > 2*t.live+8 {
+			x.shard(tag).Store(t.rebuilt())
 		}
 	}
-	return e
 }
 
-// insert adds an entry for a new key. The caller holds Store.mu.
-func (x *index) insert(h uint64, e *entry) {
-	shard := &x.shards[h>>(64-shardBits)]
+// insert returns a slot for a new key. The caller holds Store.mu.
+func (x *index) insert(tag uint64, key *byte) *slot {
+	shard := x.shard(tag)
 	t := shard.Load()
 	if t == nil {
-		t = &table{slots: make([]slot, 4)}
+		t = newTable(1)
 		shard.Store(t)
 	}
-	if 3*(t.used+1) > 2*len(t.slots) {
+	if 5*(t.used+1) > 4*len(t.slots) {
 		t = t.rebuilt()
 		shard.Store(t)
 	}
-	t.insert(h, e)
+	return t.insert(tag, key)
 }
 
-func (t *table) insert(h uint64, e *entry) {
-	for i := h; ; i++ {
-		slot := &t.slots[i&uint64(len(t.slots)-1)]
-		if slot.entry.Load() == nil {
-			slot.hash = h
-			slot.entry.Store(e)
-			t.used++
-			return
+func newTable(groups int) *table {
+	return &table{controls: make([]atomic.Uint64, groups), slots: make([]slot, 8*groups)}
+}
+
+func control(tag uint64) byte { return 0x80 | byte(tag>>8) }
+
+func (t *table) insert(tag uint64, key *byte) *slot {
+	for g := tag >> 16; ; g++ {
+		g &= uint64(len(t.controls) - 1)
+		controls := t.controls[g].Load()
+		empty := ^controls & topBits
+		if empty == 0 {
+			continue
 		}
+		i := bits.TrailingZeros64(empty) / 8
+		slot := &t.slots[g*8+uint64(i)]
+		slot.tag, slot.key = tag, key
+		t.controls[g].Store(controls | uint64(control(tag))<<(8*i))
+		t.used++
+		return slot
 	}
 }
 
-// rebuilt returns a table of the entries that lead somewhere, at most half full
-// with one more.
+// rebuilt returns a table of the keys that lead somewhere, at most half full with one
+// more.
 func (t *table) rebuilt() *table {
-	next := &table{slots: make([]slot, 1<<bits.Len(uint(2*t.live+1)))}
+	next := newTable(1 << bits.Len(uint(t.live/4)))
+	next.live = t.live
 	for i := range t.slots {
-		slot := &t.slots[i]
-		if e := slot.entry.Load(); e != nil && e.set.Load() != nil {
-			next.insert(slot.hash, e)
+		if from := &t.slots[i]; from.set.Load() != nil {
+			to := next.insert(from.tag, from.key)
+			to.set.Store(from.set.Load())
+			to.sole.Store(from.sole.Load())
 		}
 	}
-	next.live = t.live
 	return next
 }

@@ -82,9 +82,10 @@ type lazy struct {
 }
 
 func (l *Lazy) generation(id string) (*generation, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
 	switch {
-	case id == "":
-		return nil, errNoID
 	case l.Open == nil:
 		return nil, errNoOpen
 	case len(l.Names) > maxNames:

@@ -59,34 +59,56 @@ func nameOf(key string) string {
 	return key
 }
 
-// validName reports whether name is a DNS name without a trailing dot. Underscores are
-// allowed, as in crypto/x509. A last label of digits only is not: such a name is, or
-// looks like, an IPv4 address.
+// validName reports whether name is a DNS name without a trailing dot, in any case.
 func validName(name string) bool {
 	if len(name) > maxName {
 		return false
 	}
-	digits := false
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > maxLabel || label[0] == '-' {
+	last := ""
+	for label := range strings.SplitSeq(strings.ToLower(name), ".") {
+		if !isLabel(label) {
 			return false
 		}
-		digits = true
-		for i := range len(label) {
-			c := label[i]
-			if !isLabelByte(lower(c)) {
-				return false
-			}
-			digits = digits && '0' <= c && c <= '9'
-		}
+		last = label
 	}
-	return !digits
+	// What ends in a number is an IPv4 address, or looks like one.
+	return strings.Trim(last, "0123456789") != ""
 }
 
-// isLabelByte reports whether a label in lower case may have c, the first place aside,
-// where '-' is not allowed.
-func isLabelByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_'
+// isLabel reports whether label is one of a DNS name in lower case. Underscores are
+// allowed, as in crypto/x509.
+func isLabel(label string) bool {
+	if label == "" || len(label) > maxLabel || label[0] == '-' {
+		return false
+	}
+	for i := range len(label) {
+		c := label[i]
+		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// hasUpper reports whether name has an upper-case letter of ASCII, 8 bytes at a time.
+func hasUpper(name string) bool {
+	const each = 0x0101010101010101
+	for ; len(name) >= 8; name = name[8:] {
+		x := uint64(name[0]) | uint64(name[1])<<8 | uint64(name[2])<<16 | uint64(name[3])<<24 |
+			uint64(name[4])<<32 | uint64(name[5])<<40 | uint64(name[6])<<48 | uint64(name[7])<<56
+		// In each byte, the sums have the top bit if its low 7 bits are at least 'A',
+		// and above 'Z'.
+		low := x & (0x7f * each)
+		if (low+(0x80-'A')*each)&^(low+(0x7f-'Z')*each)&^x&(0x80*each) != 0 {
+			return true
+		}
+	}
+	for i := range len(name) {
+		if 'A' <= name[i] && name[i] <= 'Z' {
+			return true
+		}
+	}
+	return false
 }
 
 func lower(c byte) byte {

@@ -3,6 +3,7 @@
 package keyturn
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,15 @@ const (
 	// second are told, the others are only counted in Dropped.
 	Unknown
 )
+
+// String returns the kind in lower case, as for a log.
+func (k EventKind) String() string {
+	names := [...]string{Swapped: "swapped", Removed: "removed", Refused: "refused", Opened: "opened", OpenFailed: "open failed", Unknown: "unknown"}
+	if k == 0 || int(k) >= len(names) {
+		return fmt.Sprintf("EventKind(%d)", uint8(k))
+	}
+	return names[k]
+}
 
 // An Event is one thing that happened in a [Store].
 type Event struct {

@@ -18,28 +18,17 @@ import (
 // have been otherwise is returned, as crypto/tls does. If nothing fits, the error is
 // an [*UnknownNameError]; certificate and error are never both nil.
 func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	// The usual handshake ends here: a name as it is held, and one certificate.
-	if name := hello.ServerName; name != "" && len(name) <= maxName && name[0] > '.' {
-		if e := s.names.find(hash(name), name); e != nil {
-			if cert := e.sole.Load(); cert != nil {
-				return cert, nil
-			}
-		}
-	}
-	return s.choose(hello)
-}
-
-func (s *Store) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	for {
-		set := s.lookup(hello)
-		if set == nil {
-			g := s.fallback.Load()
-			if g == nil {
-				return nil, s.refuseUnknown(hello)
-			}
-			set = &g.alone
+		cert, set := s.lookup(hello)
+		if cert != nil {
+			return cert, nil
 		}
-		g := set.pick(hello)
+		var g *generation
+		if set != nil {
+			g = set.pick(hello)
+		} else if g = s.fallback.Load(); g == nil {
+			return nil, s.refuseUnknown(hello)
+		}
 		if g.lazy == nil {
 			return g.cert, nil
 		}
@@ -47,17 +36,18 @@ func (s *Store) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 }
 
-// lookup returns what fits the handshake by name or, without one, by address.
-func (s *Store) lookup(hello *tls.ClientHelloInfo) *set {
+// lookup returns what fits the handshake by name or, without one, by address: the
+// certificate if it needs no choice, else the set to choose from.
+func (s *Store) lookup(hello *tls.ClientHelloInfo) (*tls.Certificate, *set) {
 	name := hello.ServerName
-	switch {
-	case name == "":
+	if name == "" {
 		return s.lookupAddr(localAddr(hello.Conn))
-	case len(name) > maxName+1:
-		return nil
 	}
-	if set := s.lookupName(name); set != nil {
-		return set
+	if len(name) > maxName+1 {
+		return nil, nil
+	}
+	if cert, set := s.lookupName(name); cert != nil || set != nil {
+		return cert, set
 	}
 	// The rest is for peers that send what RFC 6066, section 3, does not allow, or
 	// upper case.
@@ -67,46 +57,32 @@ func (s *Store) lookup(hello *tls.ClientHelloInfo) *set {
 	if ip, ok := literalAddr(name); ok {
 		return s.lookupAddr(ip)
 	}
-	return nil
-}
-
-func hasUpper(name string) bool {
-	for i := range len(name) {
-		if 'A' <= name[i] && name[i] <= 'Z' {
-			return true
-		}
-	}
-	return false
+	return nil, nil
 }
 
 // lookupName returns what fits a name in lower case: exactly, else by the wildcard in
 // place of its first label, and only of that (RFC 9525, section 6.3).
-func (s *Store) lookupName(name string) *set {
+func (s *Store) lookupName(name string) (*tls.Certificate, *set) {
 	if name == "" || name[0] <= '.' {
-		return nil
+		return nil, nil // see the keys of Store.names
 	}
-	if e := s.names.find(hash(name), name); e != nil {
-		if set := e.set.Load(); set != nil {
-			return set
-		}
+	if cert, set := s.names.get(name); cert != nil || set != nil {
+		return cert, set
 	}
-	for i := range len(name) {
-		if name[i] == '.' {
-			if i > maxLabel {
-				return nil
-			}
-			return s.names.get(name[i:])
-		}
-		if !isLabelByte(name[i]) {
-			return nil
-		}
+	dot := strings.IndexByte(name, '.')
+	if dot < 0 {
+		return nil, nil
 	}
-	return nil
+	cert, set := s.names.get(name[dot:])
+	if (cert != nil || set != nil) && !isLabel(name[:dot]) {
+		return nil, nil
+	}
+	return cert, set
 }
 
 // lookupFolded is lookupName for a name of at most maxName+1 bytes that may be in
 // upper case or end in a dot.
-func (s *Store) lookupFolded(name string) *set {
+func (s *Store) lookupFolded(name string) (*tls.Certificate, *set) {
 	var buf [maxName + 1]byte
 	name = strings.TrimSuffix(name, ".")
 	for i := range len(name) {
@@ -116,9 +92,9 @@ func (s *Store) lookupFolded(name string) *set {
 	return s.lookupName(unsafe.String(&buf[0], len(name)))
 }
 
-func (s *Store) lookupAddr(ip netip.Addr) *set {
+func (s *Store) lookupAddr(ip netip.Addr) (*tls.Certificate, *set) {
 	if !ip.IsValid() {
-		return nil
+		return nil, nil
 	}
 	key := keyOfAddr(ip)
 	return s.names.get(unsafe.String(&key[0], len(key))) // as in lookupFolded

@@ -36,17 +36,17 @@ type Store struct {
 	seq       int64
 }
 
-// Put checks cert and makes it the certificate of id, in place of the one before.
-// An error wraps one of the Err variables of this package; what was served stays
-// served then.
+// Put checks cert and makes it the certificate of id, of 1 to 255 bytes, in place of
+// the one before. An error wraps one of the Err variables of this package, or is that
+// of the parser; what was served stays served then.
 //
-// cert.Certificate may be in any order and hold duplicates; they are put right. A
-// root at its end is kept. cert.Leaf is set by the Store. The key must
-// be a [crypto.Signer], which need not be in memory. The Store keeps what cert
-// refers to: do not change it afterwards.
+// cert.Certificate may be in any order and hold duplicates: it is served in order,
+// each once, and with the root if that is there. cert.Leaf is set by the Store. The
+// key must be a [crypto.Signer], which need not be in memory. The Store keeps what
+// cert refers to: do not change it afterwards.
 //
-// A leaf without DNS names and IP addresses is accepted if it has a URI (SPIFFE,
-// for instance) and allows the use by clients. No server name leads to it.
+// A leaf without DNS names and IP addresses is accepted if it has a URI, as those of
+// SPIFFE have. No server name leads to it: it is for clients, or the default.
 func (s *Store) Put(id string, cert tls.Certificate) error {
 	if err := s.put(id, cert); err != nil {
 		return s.refuse("putting", id, err)
@@ -77,8 +77,8 @@ func (s *Store) PutDER(id string, chain [][]byte, pkcs8 []byte) error {
 }
 
 func (s *Store) put(id string, cert tls.Certificate) error {
-	if id == "" {
-		return errNoID
+	if err := checkID(id); err != nil {
+		return err
 	}
 	checked, chain, err := check(cert)
 	if err != nil {
@@ -137,10 +137,7 @@ func (s *Store) ServerConfig() *tls.Config {
 
 // current returns the generation of id, or nil.
 func (s *Store) current(id string) *generation {
-	if set := s.ids.get(id); set != nil {
-		return set.gen
-	}
-	return nil
+	return s.ids.first(id)
 }
 
 // number makes g the latest put. The caller holds mu.
