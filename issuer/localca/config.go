@@ -60,8 +60,11 @@ func (c Config) complete() (Config, error) {
 		what string
 		is   time.Duration
 	}{
-		{"lifetime", c.Lifetime}, {"longest lifetime", c.MaxLifetime}, {"root's lifetime", c.RootLifetime},
-		{"intermediate's lifetime", c.IntermediateLifetime}, {"backdating", c.Backdate},
+		{"lifetime", c.Lifetime},
+		{"longest lifetime", c.MaxLifetime},
+		{"root's lifetime", c.RootLifetime},
+		{"intermediate's lifetime", c.IntermediateLifetime},
+		{"backdating", c.Backdate},
 	} {
 		if d.is < 0 {
 			return c, fmt.Errorf("configuring the CA: the %s is %s; it cannot be negative", d.what, d.is)

@@ -20,8 +20,9 @@ var ErrEnded = errors.New("the CA's intermediate certificate has ended")
 // Issue implements [issuer.Issuer]. The chain is the leaf and the intermediate.
 //
 // The certificate begins a little before now (Config.Backdate) and ends
-// lifetime after now, or as long after it as the configuration allows, but
-// never after the intermediate. Its serial number is random.
+// lifetime after now, or as long after it as the configuration allows, but it
+// never begins before the intermediate and never ends after it. Times are cut
+// to seconds. Its serial number is random.
 //
 // Refused with [issuer.ErrRefused] are requests with a wrong signature; with
 // none or more than 100 names; with names that are not syntactically valid DNS
