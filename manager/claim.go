@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+)
+
+// sight notes when a claim was first seen as it is.
+func (m *Manager) sight(c *Managed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.Claim == nil {
+		delete(m.seen, c.ID)
+		return
+	}
+	if m.seen[c.ID].at != c.Position {
+		m.seen[c.ID] = sighting{c.Position, time.Now()}
+	}
+}
+
+// claimed returns how long a claim on the next generation still has to be
+// respected; 0 if there is none.
+func (m *Manager) claimed(c *Managed) time.Duration {
+	if c.Claim == nil || c.Claim.Generation <= c.Generation {
+		return 0
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.Claim.Owner == m.instance && (c.Claim.Boot != m.boot || m.mine[c.ID] == 0) {
+		return 0 // an earlier run's, or an attempt's that ended without being able to say so
+	}
+	seen := m.seen[c.ID]
+	if seen.at != c.Position {
+		return ClaimLapse
+	}
+	return max(0, ClaimLapse-time.Since(seen.since))
+}
+
+// working marks that this manager is making a generation of id, until the
+// returned function is called.
+func (m *Manager) working(id string) (done func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mine[id]++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.mine[id]--; m.mine[id] == 0 {
+			delete(m.mine, id)
+		}
+	}
+}
+
+// claim takes the next generation of c. The error may be a conflict.
+func (m *Manager) claim(ctx context.Context, c *Managed, reason string) (*Managed, error) {
+	next := *c
+	next.Claim = &event.Claim{
+		Generation: c.Generation + 1, Owner: m.instance, Boot: m.boot, Reason: reason, At: time.Now(),
+	}
+	at, err := m.append(ctx, c.Position, &next.State)
+	if err != nil {
+		return nil, err
+	}
+	next.Position = at
+	m.sight(&next)
+	return &next, nil
+}
+
+// wait returns when the state of c has changed, or its claim lapses.
+func (m *Manager) wait(ctx context.Context, c *Managed) error {
+	outer := ctx
+	ctx, cancel := context.WithTimeout(ctx, m.claimed(c)+time.Millisecond)
+	defer cancel()
+	for u, err := range m.log.Follow(ctx, event.StateKey(c.ID), c.Position) {
+		if err != nil {
+			if ctx.Err() != nil && outer.Err() == nil {
+				return nil // lapsed
+			}
+			return err
+		}
+		if !u.CaughtUp && u.Position != c.Position {
+			return nil
+		}
+	}
+	return outer.Err()
+}
+
+// newest returns the entry's position under a key, zero if there is none.
+func (m *Manager) newest(ctx context.Context, key string) (bus.Entry, error) {
+	entry, err := m.log.Get(ctx, key)
+	if isNotFound(err) {
+		return bus.Entry{Key: key}, nil
+	}
+	return entry, err
+}

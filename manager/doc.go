@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package manager decides and issues: it makes managed certificates, renews
+// them in time, ends them, and publishes every generation for its group. It is
+// the only part of Keyturn that holds credentials of CAs.
+//
+// Make a [Manager] over a bus with an identity. Its methods are what a command
+// line or an API offers: [Manager.Make], [Manager.Renew], [Manager.Remove],
+// [Manager.List]. [Manager.Run] renews by the schedule until it is told to
+// stop.
+//
+// # Many at once
+//
+// A manager keeps nothing between calls: what is known stands on the bus. Any
+// number may work on the same certificates, in one process or in many, and there
+// is no leader. Every write names the entry it replaces, so that of two writers
+// one wins.
+//
+// Before a manager asks an issuer, it claims the next generation in the
+// certificate's state. Whoever finds a claim waits for what comes of it: the
+// generation, a failure, or nothing for two minutes, by the waiting manager's
+// own monotonic clock, after which the claim has lapsed and may be replaced.
+// The old claimant, should it wake, conflicts and publishes nothing. So a
+// generation is published once.
+//
+// The commit is the append to the state, which holds the whole signed event.
+// The copy under the group's key, which replicas follow, is made afterwards, by
+// the same manager or, if that died in between, by any other that runs.
+//
+// # When
+//
+// A certificate is due when a third of its lifetime is left, or half where it
+// lives less than ten days, less a little that spreads certificates made
+// together; see [Managed.RenewAt]. A failed attempt is repeated after 1, 10 and
+// 100 minutes and then daily, sooner where the certificate ends before that.
+// Failures of one certificate never delay another.
+package manager

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/names"
+	"github.com/keyturn/keyturn/issuer"
+)
+
+// A Request says what certificate to make. Names is required; what is zero
+// otherwise comes from the defaults of the shared configuration.
+type Request struct {
+	// Names are DNS names and IP addresses as people write them.
+	Names []string
+	// Group is DefaultGroup if empty.
+	Group string
+	// Issuer is a name in the shared configuration.
+	Issuer string
+	Key    issuer.KeyType
+	// Lifetime is what the issuer is asked for.
+	Lifetime    time.Duration
+	RenewBefore config.RenewBefore
+	// Force makes another certificate of names that are managed already.
+	Force bool
+}
+
+// ExistsError says that names are managed already in a group.
+type ExistsError struct {
+	ID    string
+	Group string
+	Names []string
+}
+
+func (e *ExistsError) Error() string {
+	return fmt.Sprintf("%s: managed already in group %q as %s", short(e.Names), e.Group, e.ID)
+}
+
+// Make makes a managed certificate and its first generation, and returns when
+// that is on the bus for its group. If the first generation cannot be had,
+// nothing stays behind.
+//
+// The error may be an *InvalidError, an *ExistsError, a *names.Error, or what
+// the issuer said.
+func (m *Manager) Make(ctx context.Context, r Request) (*Managed, error) {
+	spec, err := m.spec(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	id, err := m.claimNames(ctx, spec, r.Force)
+	if err != nil {
+		return nil, err
+	}
+	m.progress(id, fmt.Sprintf("%s: the names are claimed", short(spec.Names)))
+	c, err := m.create(ctx, id, spec)
+	if err != nil {
+		return nil, fmt.Errorf("making %s (%s): %w", id, short(spec.Names), err)
+	}
+	made, err := m.renewFrom(ctx, c, 1, event.ReasonNew)
+	if err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return nil, errors.Join(err, m.undo(undo, id))
+	}
+	return made, nil
+}
+
+// spec normalises and completes a request, and refuses one that could never be
+// fulfilled.
+func (m *Manager) spec(ctx context.Context, r Request) (*event.Spec, error) {
+	list, err := names.NormalizeList(r.Names)
+	if err != nil {
+		return nil, err
+	}
+	shared, _, err := m.shared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &event.Spec{
+		Group: cmp.Or(r.Group, DefaultGroup), Names: list,
+		Issuer:      cmp.Or(r.Issuer, shared.DefaultIssuer),
+		KeyType:     cmp.Or(r.Key, shared.Defaults.Key).String(),
+		Lifetime:    cmp.Or(r.Lifetime, time.Duration(shared.Defaults.Lifetime)),
+		RenewBefore: cmp.Or(r.RenewBefore, shared.Defaults.RenewBefore).String(),
+		Created:     time.Now(),
+	}
+	if _, ok := shared.Issuers[s.Issuer]; !ok {
+		return nil, &InvalidError{fmt.Sprintf("there is no issuer %q in the shared configuration: `keyturn conf display` shows it", s.Issuer)}
+	}
+	_, err = m.groupKey(ctx, s.Group)
+	return s, err
+}
+
+// claimNames makes a new id the holder of the names.
+func (m *Manager) claimNames(ctx context.Context, spec *event.Spec, force bool) (string, error) {
+	for {
+		n := &event.Names{Group: spec.Group, Names: spec.Names}
+		old, at, err := get[*event.Names](ctx, m, event.NamesKey(spec.Group, spec.Names))
+		switch {
+		case err == nil:
+			if n.Holders, err = m.living(ctx, old); err != nil {
+				return "", err
+			}
+		case !isNotFound(err):
+			return "", fmt.Errorf("asking who manages %s: %w", short(spec.Names), err)
+		}
+		if len(n.Holders) > 0 && !force {
+			return "", &ExistsError{n.Holders[len(n.Holders)-1], spec.Group, spec.Names}
+		}
+		id := event.NewID()
+		n.Holders, n.Newest = append(n.Holders, id), spec
+		if _, err = m.append(ctx, at, n); !conflict(err) {
+			return id, err
+		}
+	}
+}
+
+// living returns the holders that are not removed. A holder without a state is
+// what a maker left that died before it wrote one: it is written now.
+func (m *Manager) living(ctx context.Context, n *event.Names) ([]string, error) {
+	var ids []string
+	for i, id := range n.Holders {
+		c, err := m.Get(ctx, id)
+		var missing *NotFoundError
+		switch {
+		case errors.As(err, &missing) && i == len(n.Holders)-1 && n.Newest != nil:
+			if c, err = m.create(ctx, id, n.Newest); err != nil {
+				return nil, err
+			}
+		case errors.As(err, &missing):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if !c.Removed {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// create writes the first state of an id, unless somebody did already.
+func (m *Manager) create(ctx context.Context, id string, spec *event.Spec) (*Managed, error) {
+	_, err := m.append(ctx, bus.Position{}, &event.State{ID: id, Spec: *spec})
+	if err != nil && !conflict(err) {
+		return nil, err
+	}
+	return m.Get(ctx, id)
+}
+
+// undo removes what Make could not finish, unless another manager did.
+func (m *Manager) undo(ctx context.Context, id string) error {
+	c, err := m.Get(ctx, id)
+	if err != nil || c.Generation > 0 {
+		return err
+	}
+	return m.Remove(ctx, id)
+}
+
+// Remove ends the management of a certificate: replicas drop it, and nothing
+// renews it any more. It does not revoke it. Whoever renews it at the same
+// time conflicts. The error may be a *NotFoundError or a *RemovedError.
+func (m *Manager) Remove(ctx context.Context, id string) error {
+	for {
+		c, err := m.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		if c.Removed {
+			return &RemovedError{id}
+		}
+		err = m.remove(ctx, c)
+		if !conflict(err) {
+			return err
+		}
+	}
+}
+
+func (m *Manager) remove(ctx context.Context, c *Managed) error {
+	epoch, err := m.epoch(ctx)
+	if err != nil {
+		return err
+	}
+	v := event.Version{Epoch: max(epoch, c.Epoch), Generation: c.Generation + 1}
+	now := time.Now()
+	data, err := event.Sign(m.identity.Signing, m.tenant, now, &event.Removal{Group: c.Spec.Group, ID: c.ID, Version: v})
+	if err != nil {
+		return err
+	}
+	next := *c
+	next.Removed, next.Failure = true, nil
+	done, err := m.turn(ctx, &next, v, data, event.Record{At: now, Reason: event.ReasonRemoved})
+	if err != nil {
+		return err
+	}
+	m.progress(c.ID, "the removal is committed")
+	if err := m.copy(ctx, done); err != nil {
+		return fmt.Errorf("publishing the removal of %s: %w", c.ID, err)
+	}
+	m.logger.Info("certificate is removed", "managed_id", c.ID, "names", c.Spec.Names)
+	return m.releaseNames(ctx, c)
+}
+
+// releaseNames takes an id out of its names' holders. If it is not done, the
+// next maker finds the id removed.
+func (m *Manager) releaseNames(ctx context.Context, c *Managed) error {
+	for {
+		n, at, err := get[*event.Names](ctx, m, event.NamesKey(c.Spec.Group, c.Spec.Names))
+		if isNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("releasing the names of %s: %w", c.ID, err)
+		}
+		n.Holders = slices.DeleteFunc(n.Holders, func(id string) bool { return id == c.ID })
+		if len(n.Holders) == 0 {
+			n.Newest = nil
+		}
+		if _, err = m.append(ctx, at, n); !conflict(err) {
+			return err
+		}
+	}
+}

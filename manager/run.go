@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+)
+
+const (
+	// perIssuer is how many renewals run at once with one issuer. A slow or
+	// silent issuer holds up only its own.
+	perIssuer = 8
+	// afterFailure is the shortest time until a certificate is looked at again
+	// whose attempt could not even be noted, because the bus is gone.
+	afterFailure = 5 * time.Second
+	// copyGrace is how long whoever committed a generation has to copy it for
+	// the group, before another manager does.
+	copyGrace = 10 * time.Second
+	// refollow is the wait before the bus is followed again.
+	refollow = time.Second
+)
+
+// Run renews every managed certificate when it is due, makes up for what
+// another manager left undone, and returns when ctx ends and its work has.
+func (m *Manager) Run(ctx context.Context) {
+	s := &scheduler{
+		m: m, ctx: ctx, known: make(map[string]*Managed), busy: make(map[string]bool),
+		copies: make(map[string]event.Version), slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1),
+	}
+	s.work.Go(func() { s.follow(event.StateScope, s.takeState) })
+	s.work.Go(func() { s.follow("group", s.takeCopy) })
+	s.loop()
+	s.work.Wait()
+}
+
+// A scheduler is one Run.
+type scheduler struct {
+	m    *Manager
+	ctx  context.Context // Run's
+	work sync.WaitGroup
+	wake chan struct{}
+
+	mu     sync.Mutex
+	known  map[string]*Managed      // guarded by mu; the newest state by id
+	busy   map[string]bool          // guarded by mu; ids that are being worked on
+	due    dueHeap                  // guarded by mu
+	copies map[string]event.Version // guarded by mu; by id, what the groups' entries say
+	slots  map[string]chan struct{} // guarded by mu; by issuer
+	caught bool                     // guarded by mu; all copies were seen once
+}
+
+// follow hands every update of a scope to take until ctx ends.
+func (s *scheduler) follow(scope string, take func(bus.Update)) {
+	var at bus.Position
+	var last string
+	for s.ctx.Err() == nil {
+		for u, err := range s.m.log.Follow(s.ctx, scope, at) {
+			if errors.Is(err, bus.ErrPosition) {
+				at = bus.Position{}
+			}
+			if err != nil {
+				if s.ctx.Err() == nil && err.Error() != last {
+					last = err.Error()
+					s.m.logger.Warn("the bus is not being followed; trying on", "scope", scope, "error", err)
+				}
+				break
+			}
+			at, last = u.Position, ""
+			take(u)
+		}
+		select {
+		case <-s.ctx.Done():
+		case <-time.After(refollow):
+		}
+	}
+}
+
+func (s *scheduler) takeState(u bus.Update) {
+	if u.CaughtUp {
+		s.poke()
+		return
+	}
+	c, err := s.m.decode(u.Entry)
+	if err != nil {
+		s.m.logger.Error("a managed certificate cannot be looked after", "key", u.Key, "error", err)
+		return
+	}
+	s.mu.Lock()
+	s.known[c.ID] = c
+	s.planLocked(c, 0)
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *scheduler) takeCopy(u bus.Update) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u.CaughtUp {
+		s.caught = true
+		s.poke()
+		return
+	}
+	if id := path.Base(u.Key); event.CheckID(id) == nil {
+		s.copies[id] = s.m.copied(u.Key, u.Entry)
+	}
+}
+
+func (s *scheduler) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// planLocked puts c on the heap for when something has to be done about it, but
+// not before the given wait is over.
+func (s *scheduler) planLocked(c *Managed, wait time.Duration) {
+	at := time.Now().Add(wait)
+	if c.Generation > 0 && s.copies[c.ID].Less(c.Version) {
+		s.due.push(c.ID, c.Position, later(at, c.Changed.Add(copyGrace)))
+	}
+	if !c.Removed {
+		s.due.push(c.ID, c.Position, later(at, c.RenewAt()))
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// loop starts what is due until ctx ends.
+func (s *scheduler) loop() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-timer.C:
+		case <-s.wake:
+		}
+		timer.Reset(s.start())
+	}
+}
+
+// start starts what is due and returns the time until the next is.
+func (s *scheduler) start() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.due) > 0 {
+		next := s.due[0]
+		if wait := time.Until(next.at); wait > 0 {
+			return min(wait, time.Minute) // timers sleep with the machine: look at the clock now and then
+		}
+		heap.Pop(&s.due)
+		c := s.known[next.id]
+		if c == nil || c.Position != next.position || s.busy[c.ID] {
+			continue // an older plan, or done when the work ends
+		}
+		s.startLocked(c)
+	}
+	return time.Minute
+}
+
+func (s *scheduler) startLocked(c *Managed) {
+	if c.Generation > 0 && s.caught && s.copies[c.ID].Less(c.Version) {
+		s.goLocked(c, func() (*Managed, error) { return c, s.m.copy(s.ctx, c) })
+		return
+	}
+	if c.Removed || time.Until(c.RenewAt()) > 0 {
+		return
+	}
+	if wait := s.m.claimed(c); wait > 0 {
+		s.due.push(c.ID, c.Position, time.Now().Add(wait)) // another manager is at it
+		return
+	}
+	reason := event.ReasonRenewal
+	if c.Generation == 0 {
+		reason = event.ReasonNew
+	}
+	slot := s.slots[c.Spec.Issuer]
+	if slot == nil {
+		slot = make(chan struct{}, perIssuer)
+		s.slots[c.Spec.Issuer] = slot
+	}
+	s.goLocked(c, func() (*Managed, error) {
+		select {
+		case slot <- struct{}{}:
+		case <-s.ctx.Done():
+			return nil, s.ctx.Err()
+		}
+		defer func() { <-slot }()
+		return s.m.attempt(s.ctx, c, reason)
+	})
+}
+
+// goLocked runs work for c and plans c anew when it ends.
+func (s *scheduler) goLocked(c *Managed, work func() (*Managed, error)) {
+	s.busy[c.ID] = true
+	s.work.Go(func() {
+		done, err := work()
+		var wait time.Duration
+		if err != nil {
+			wait = afterFailure
+			if !conflict(err) && s.ctx.Err() == nil {
+				s.m.logger.Warn("a managed certificate needs another attempt", "managed_id", c.ID, "error", err)
+			}
+		}
+		s.mu.Lock()
+		delete(s.busy, c.ID)
+		if err == nil && s.known[c.ID].Position == c.Position {
+			s.known[c.ID] = done // the bus will tell, too, but perhaps later
+		}
+		s.planLocked(s.known[c.ID], wait)
+		s.mu.Unlock()
+		s.poke()
+	})
+}
+
+// A dueHeap has the plans, the soonest first. A plan is void once the state of
+// its id stands elsewhere.
+type dueHeap []plan
+
+type plan struct {
+	at       time.Time
+	id       string
+	position bus.Position
+}
+
+func (h *dueHeap) push(id string, position bus.Position, at time.Time) {
+	heap.Push(h, plan{at, id, position})
+}
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(plan)) }
+
+func (h *dueHeap) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}

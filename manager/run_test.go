@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/event"
+)
+
+// run runs the schedule until the returned function is called.
+func run(t *testing.T, m *Manager) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { m.Run(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+func at(t *testing.T, m *Manager, id string) *Managed {
+	t.Helper()
+	c, err := m.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestRenewAt holds the rule for lifetimes from five minutes to 398 days.
+func TestRenewAt(t *testing.T) {
+	issued := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC) // leap days and DST ahead
+	for _, life := range []time.Duration{
+		3 * time.Minute, 5 * time.Minute, time.Hour, 24 * time.Hour, 160 * time.Hour, 10*24*time.Hour - 1, 10 * 24 * time.Hour,
+		47 * 24 * time.Hour, 90 * 24 * time.Hour, 200 * 24 * time.Hour, 398 * 24 * time.Hour,
+	} {
+		var earliest, latest time.Time
+		for range 200 {
+			c := &Managed{
+				State:  event.State{ID: event.NewID(), Version: event.Version{Epoch: 1, Generation: 1}},
+				Issued: issued,
+				Certificate: &event.Certificate{
+					NotBefore: issued.Add(-time.Minute), NotAfter: issued.Add(life),
+				},
+			}
+			due := c.RenewAt()
+			if due != c.RenewAt() {
+				t.Fatal("the jitter is not deterministic")
+			}
+			if earliest.IsZero() || due.Before(earliest) {
+				earliest = due
+			}
+			if due.After(latest) {
+				latest = due
+			}
+		}
+		left := life / 3
+		if life < 10*24*time.Hour {
+			left = life / 2
+		}
+		if want := issued.Add(life - left); latest.After(want) || earliest.Before(want.Add(-life/50)) {
+			t.Errorf("%v: due from %v to %v, want up to %v", life, earliest, latest, want)
+		}
+		if latest.Sub(earliest) < life/100 {
+			t.Errorf("%v: all due within %v", life, latest.Sub(earliest))
+		}
+	}
+}
+
+func TestRenewBefore(t *testing.T) {
+	issued := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	for before, left := range map[string]time.Duration{"30d": 30 * 24 * time.Hour, "720h": 720 * time.Hour, "50%": 45 * 24 * time.Hour, "": 30 * 24 * time.Hour} {
+		c := &Managed{
+			State:       event.State{ID: event.NewID(), Spec: event.Spec{RenewBefore: before}, Version: event.Version{Epoch: 1, Generation: 1}},
+			Issued:      issued,
+			Certificate: &event.Certificate{NotBefore: issued, NotAfter: issued.Add(90 * 24 * time.Hour)},
+		}
+		got := c.Certificate.NotAfter.Sub(c.RenewAt())
+		if got < left || got > left+90*24*time.Hour/50 {
+			t.Errorf("%q: renewed %v before the end", before, got)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	cert := func(life, left time.Duration) *Managed {
+		return &Managed{Issued: now.Add(left - life), Certificate: &event.Certificate{NotBefore: now.Add(left - life), NotAfter: now.Add(left)}}
+	}
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		cert     *Managed
+		failures uint64
+		want     time.Duration
+	}{
+		{cert(90*day, 30*day), 1, time.Minute},
+		{cert(90*day, 30*day), 2, 10 * time.Minute},
+		{cert(90*day, 30*day), 3, 100 * time.Minute},
+		{cert(90*day, 30*day), 4, day},
+		{cert(90*day, 30*day), 400, day},
+		{cert(90*day, 3*day), 9, 90 * day / 100},  // sooner as the end comes
+		{cert(90*day, -3*day), 9, 90 * day / 100}, // and never in a loop
+		{cert(160*time.Hour, 80*time.Hour), 9, 20 * time.Hour},
+		{cert(3*time.Minute, 90*time.Second), 1, 22500 * time.Millisecond},
+		{cert(3*time.Minute, -time.Second), 9, minRetry},
+		{&Managed{}, 1, time.Minute},
+		{&Managed{}, 9, day},
+	} {
+		if got := c.cert.retryAfter(c.failures, now); got != c.want {
+			t.Errorf("%d failures, %v left: retried after %v, want %v", c.failures, c.cert.leftAt(now), got, c.want)
+		}
+	}
+}
+
+func (c *Managed) leftAt(now time.Time) time.Duration {
+	if c.Certificate == nil {
+		return 0
+	}
+	return c.Certificate.NotAfter.Sub(now)
+}
+
+// TestRunRenewsInTime runs a year: restarted every month, by two managers at
+// once for a while, certificates of very different lifetimes are always valid
+// and are not renewed more often than the rule says.
+func TestRunRenewsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		_, pos, err := m.ConfigText(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.UpdateConfig(t.Context(), []byte(strings.Replace(sharedConfig, "90d", "90d\n    max_lifetime: 398d", 1)), pos); err != nil {
+			t.Fatal(err)
+		}
+		lives := map[string]time.Duration{}
+		for _, life := range []string{"12h", "160h", "47d", "90d", "398d"} {
+			d, err := config.ParseDuration(life)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := m.Make(t.Context(), Request{Names: []string{"a" + life + ".example"}, Lifetime: time.Duration(d)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lives[c.ID] = time.Duration(d)
+		}
+		start := time.Now()
+		for month := range 12 {
+			stop := run(t, f.manager(t, "one"))
+			also := func() {}
+			if month%3 == 0 {
+				also = run(t, f.manager(t, "two"))
+			}
+			for range 30 * 4 {
+				time.Sleep(6 * time.Hour)
+				for id := range lives {
+					if c := at(t, m, id); c.leftAt(time.Now()) <= 0 {
+						t.Fatalf("month %d: the certificate of %v ended", month, lives[id])
+					}
+				}
+			}
+			stop()
+			also()
+			time.Sleep(time.Hour) // nobody runs
+		}
+		for id, life := range lives {
+			share := 3. / 2
+			if life < 10*24*time.Hour {
+				share = 2
+			}
+			most := float64(time.Since(start)) / float64(life) * share * 1.1
+			if n := at(t, m, id).Generation; float64(n) > most+1 {
+				t.Errorf("%v: %d generations in a year, %v would do", life, n, most)
+			}
+		}
+	})
+}
+
+func TestRunBacksOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		bad := make1(t, m, "bad.example")
+		good := make1(t, m, "good.example")
+		runner := f.manager(t, "")
+		var tries []time.Time
+		i := &faultyIssuer{}
+		i.before = func(ctx context.Context) error { return nil }
+		wrap(t, runner, i)
+		stop := run(t, runner)
+		defer stop()
+		time.Sleep(50 * 24 * time.Hour)
+		synctest.Wait()
+		i.before = func(context.Context) error {
+			tries = append(tries, time.Now())
+			return errors.New("CA is down")
+		}
+		time.Sleep(15 * 24 * time.Hour) // both are due after 60 days
+		synctest.Wait()
+		c := at(t, m, bad.ID)
+		if c.Failure == nil || c.Failure.Attempts < 4 || !strings.Contains(c.Failure.Message, "CA is down") || c.Generation != 1 {
+			t.Fatalf("%+v", c.Failure)
+		}
+		perDay := make(map[int]int)
+		for _, at := range tries {
+			perDay[int(at.Sub(tries[0])/(24*time.Hour))]++
+		}
+		for day, n := range perDay {
+			if day > 1 && n > 2*4 {
+				t.Errorf("%d attempts on day %d for two certificates", n, day)
+			}
+		}
+		i.before = nil
+		time.Sleep(25 * time.Hour)
+		synctest.Wait()
+		for _, id := range []string{bad.ID, good.ID} {
+			if c := at(t, m, id); c.Generation != 2 || c.Failure != nil {
+				t.Errorf("after the CA is back: generation %d, %+v", c.Generation, c.Failure)
+			}
+		}
+	})
+}
+
+// TestOneSilentIssuerDelaysNoOther lets one issuer hang: the certificates of
+// another are renewed meanwhile.
+func TestOneSilentIssuerDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		_, pos, err := m.ConfigText(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := "default_issuer: internal\n" + sharedConfig + "  other:\n    type: local\n    lifetime: 90d\n"
+		if _, err := m.UpdateConfig(t.Context(), []byte(text), pos); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 3 * perIssuer {
+			make1(t, m, fmt.Sprintf("silent%d.example", n))
+		}
+		healthy, err := m.Make(t.Context(), Request{Names: []string{"healthy.example"}, Issuer: "other"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		runner := f.manager(t, "")
+		wrap(t, runner, &faultyIssuer{before: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+		stop := run(t, runner)
+		defer stop()
+		time.Sleep(60*24*time.Hour + time.Minute)
+		if c := at(t, m, healthy.ID); c.Generation != 2 {
+			t.Error("the healthy issuer's certificate waits for the silent issuer's")
+		}
+	})
+}
+
+// TestRunFinishesWhatACrashLeft: a commit whose copy was never made, and a claim
+// whose manager died.
+func TestRunFinishesWhatACrashLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		c := make1(t, m, "a.example")
+		d := make1(t, m, "b.example")
+		inner := f.log
+		f.log = noCopies{inner}
+		crashed := f.manager(t, "")
+		if _, err := crashed.Renew(t.Context(), c.ID, event.ReasonRekey); err == nil {
+			t.Fatal("the copy was made")
+		}
+		if err := crashed.Remove(t.Context(), d.ID); err == nil {
+			t.Fatal("the copy was made")
+		}
+		f.log = inner
+		if v := f.copyOf(t, c.ID).(*event.Certificate).Version; v.Generation != 1 {
+			t.Fatal(v)
+		}
+		stop := run(t, m)
+		defer stop()
+		time.Sleep(copyGrace + time.Second)
+		synctest.Wait()
+		if v := f.copyOf(t, c.ID).(*event.Certificate).Version; v.Generation != 2 {
+			t.Error("the copy was not made up for")
+		}
+		if _, ok := f.copyOf(t, d.ID).(*event.Removal); !ok {
+			t.Error("the removal's copy was not made up for")
+		}
+
+		// A claim on a due certificate whose manager died.
+		c = at(t, m, c.ID)
+		time.Sleep(c.leftAt(time.Now()) / 2)
+		other := f.manager(t, "")
+		if _, err := other.claim(t.Context(), at(t, m, c.ID), event.ReasonRenewal); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(60 * 24 * time.Hour)
+		if c := at(t, m, c.ID); c.leftAt(time.Now()) <= 0 {
+			t.Error("a dead claim kept a certificate from being renewed")
+		}
+	})
+}
+
+// noCopies is a bus whose manager dies before it copies for a group.
+type noCopies struct{ bus.Log }
+
+func (l noCopies) Append(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
+	if bus.InScope(key, "group") {
+		return bus.Position{}, errors.New("crashed")
+	}
+	return l.Log.Append(ctx, key, after, data)
+}
+
+// TestRunSurvivesAFlakyBus fails a third of all calls for a while.
+func TestRunSurvivesAFlakyBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		c, err := m.Make(t.Context(), Request{Names: []string{"a.example"}, Lifetime: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inner := f.log
+		f.log = &flaky{Log: inner, rng: rand.New(rand.NewPCG(1, 2))}
+		stop := run(t, f.manager(t, "x"))
+		for range 24 * 60 {
+			time.Sleep(time.Minute)
+			if c := at(t, m, c.ID); c.leftAt(time.Now()) <= 0 {
+				t.Fatal("the certificate ended")
+			}
+		}
+		stop()
+		if n := at(t, m, c.ID).Generation; n < 24 || n > 70 {
+			t.Errorf("%d generations of an hour in a day", n)
+		}
+	})
+}
+
+type flaky struct {
+	bus.Log
+	mu  sync.Mutex
+	rng *rand.Rand
+}
+
+func (l *flaky) fails() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rng.IntN(3) == 0
+}
+
+var errFlaky = errors.New("the bus failed")
+
+func (l *flaky) Get(ctx context.Context, key string) (bus.Entry, error) {
+	if l.fails() {
+		return bus.Entry{}, errFlaky
+	}
+	return l.Log.Get(ctx, key)
+}
+
+// Append may fail before or after the entry was written.
+func (l *flaky) Append(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
+	if l.fails() {
+		return bus.Position{}, errFlaky
+	}
+	at, err := l.Log.Append(ctx, key, after, data)
+	if err == nil && l.fails() {
+		return bus.Position{}, errFlaky
+	}
+	return at, err
+}

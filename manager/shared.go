@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/event"
+)
+
+// ErrNoConfig means that there is no shared configuration yet.
+var ErrNoConfig = errors.New("there is no shared configuration yet: `keyturn conf update < FILE` makes one")
+
+// ConfigText returns the text of the shared configuration and where it stands.
+// It holds secrets. The error may be ErrNoConfig.
+func (m *Manager) ConfigText(ctx context.Context) ([]byte, bus.Position, error) {
+	c, at, err := get[*event.Config](ctx, m, event.ConfigKey)
+	if isNotFound(err) {
+		return nil, at, ErrNoConfig
+	}
+	if err != nil {
+		return nil, at, fmt.Errorf("reading the shared configuration: %w", err)
+	}
+	text, err := c.Open(m.tenant, m.identity.Sealing)
+	if err != nil {
+		return nil, at, fmt.Errorf("opening the shared configuration: %w", err)
+	}
+	return text, at, nil
+}
+
+// shared parses the shared configuration.
+func (m *Manager) shared(ctx context.Context) (*config.Shared, bus.Position, error) {
+	text, at, err := m.ConfigText(ctx)
+	if err != nil {
+		return nil, at, err
+	}
+	shared, err := config.ParseShared(text)
+	if err != nil {
+		return nil, at, fmt.Errorf("the shared configuration on the bus: %w", err)
+	}
+	return shared, at, nil
+}
+
+// UpdateConfig replaces the shared configuration that stands at after, the zero
+// Position if there is none yet; a *bus.ConflictError means that it is another
+// one by now. The text is validated first: a configuration with which a managed
+// certificate could not be renewed is refused.
+func (m *Manager) UpdateConfig(ctx context.Context, text []byte, after bus.Position) (bus.Position, error) {
+	shared, err := config.ParseShared(text)
+	if err != nil {
+		return bus.Position{}, err
+	}
+	if err := m.fits(ctx, shared); err != nil {
+		return bus.Position{}, err
+	}
+	var c event.Config
+	if err := c.Seal(m.tenant, m.identity.Sealing[0].Public(), text); err != nil {
+		return bus.Position{}, err
+	}
+	at, err := m.append(ctx, after, &c)
+	if err != nil {
+		return at, fmt.Errorf("writing the shared configuration: %w", err)
+	}
+	return at, nil
+}
+
+// fits checks a new configuration against what is there: every issuer in use
+// is still in it, and every issuer that was made opens with its new settings.
+func (m *Manager) fits(ctx context.Context, shared *config.Shared) error {
+	list, err := m.List(ctx)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	inUse := make(map[string]int)
+	for _, c := range list {
+		inUse[c.Spec.Issuer]++
+	}
+	for name, n := range inUse {
+		if _, ok := shared.Issuers[name]; !ok {
+			problems = append(problems, &InvalidError{fmt.Sprintf("issuer %q is left out, and %d managed certificates are renewed by it: `keyturn cert ls` shows them", name, n)})
+		}
+	}
+	for name, c := range shared.Issuers {
+		state, _, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
+		if isNotFound(err) {
+			continue
+		}
+		if err == nil {
+			_, err = m.openIssuer(state, c)
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("issuer %q: %w", name, err))
+		}
+	}
+	return errors.Join(problems...)
+}
