@@ -97,12 +97,24 @@ func (f *fleet) copyOf(t testing.TB, id string) event.Body {
 type faultyIssuer struct {
 	real   issuer.Issuer
 	issued atomic.Int64
-	before func(context.Context) error // nil: nothing
+
+	mu     sync.Mutex
+	before func(context.Context) error // guarded by mu; nil: nothing
+}
+
+// set says what happens from now on before each order.
+func (i *faultyIssuer) set(before func(context.Context) error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.before = before
 }
 
 func (i *faultyIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest, lifetime time.Duration) ([][]byte, error) {
-	if i.before != nil {
-		if err := i.before(ctx); err != nil {
+	i.mu.Lock()
+	before := i.before
+	i.mu.Unlock()
+	if before != nil {
+		if err := before(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -200,19 +212,17 @@ func TestFind(t *testing.T) {
 	for i := range 80 { // more than there are first characters
 		ids = append(ids, make1(t, m, fmt.Sprintf("h%d.example", i)).ID)
 	}
-	for _, id := range ids {
+	for _, id := range ids[:3] {
 		if c, err := m.Find(ctx, id[:9]); err != nil || c.ID != id {
 			t.Fatal(id, err)
 		}
 	}
 	var ambiguous *AmbiguousError
-	found := 0
-	for _, id := range ids {
-		if _, err := m.Find(ctx, id[:1]); errors.As(err, &ambiguous) {
-			found++
-		}
-	}
-	if found == 0 {
+	i := slices.IndexFunc(ids, func(id string) bool {
+		_, err := m.Find(ctx, id[:1])
+		return errors.As(err, &ambiguous)
+	})
+	if i < 0 || len(ambiguous.IDs) < 2 || ambiguous.Prefix != ids[i][:1] {
 		t.Error("no prefix of one character is ambiguous")
 	}
 	var missing *NotFoundError

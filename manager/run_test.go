@@ -144,7 +144,7 @@ func TestRunRenewsInTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		lives := map[string]time.Duration{}
-		for _, life := range []string{"12h", "160h", "47d", "90d", "398d"} {
+		for _, life := range []string{"40h", "160h", "47d", "90d", "398d"} {
 			d, err := config.ParseDuration(life)
 			if err != nil {
 				t.Fatal(err)
@@ -162,8 +162,8 @@ func TestRunRenewsInTime(t *testing.T) {
 			if month%3 == 0 {
 				also = run(t, f.manager(t, "two"))
 			}
-			for range 30 * 4 {
-				time.Sleep(6 * time.Hour)
+			for range 30 * 2 {
+				time.Sleep(12 * time.Hour)
 				for id := range lives {
 					if c := at(t, m, id); c.leftAt(time.Now()) <= 0 {
 						t.Fatalf("month %d: the certificate of %v ended", month, lives[id])
@@ -193,18 +193,20 @@ func TestRunBacksOff(t *testing.T) {
 		bad := make1(t, m, "bad.example")
 		good := make1(t, m, "good.example")
 		runner := f.manager(t, "")
+		var mu sync.Mutex
 		var tries []time.Time
-		i := &faultyIssuer{}
-		i.before = func(ctx context.Context) error { return nil }
+		i := new(faultyIssuer)
 		wrap(t, runner, i)
 		stop := run(t, runner)
 		defer stop()
 		time.Sleep(50 * 24 * time.Hour)
 		synctest.Wait()
-		i.before = func(context.Context) error {
+		i.set(func(context.Context) error {
+			mu.Lock()
+			defer mu.Unlock()
 			tries = append(tries, time.Now())
 			return errors.New("CA is down")
-		}
+		})
 		time.Sleep(15 * 24 * time.Hour) // both are due after 60 days
 		synctest.Wait()
 		c := at(t, m, bad.ID)
@@ -220,7 +222,7 @@ func TestRunBacksOff(t *testing.T) {
 				t.Errorf("%d attempts on day %d for two certificates", n, day)
 			}
 		}
-		i.before = nil
+		i.set(nil)
 		time.Sleep(25 * time.Hour)
 		synctest.Wait()
 		for _, id := range []string{bad.ID, good.ID} {
