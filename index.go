@@ -74,7 +74,8 @@ func tagOf(key string) uint64 {
 func (x *index) shard(tag uint64) *atomic.Pointer[table] { return &x.shards[tag>>(64-shardBits)] }
 
 // find returns the slot of key, or nil.
-func (x *index) find(tag uint64, key string) *slot {
+func (x *index) find(key string) *slot {
+	tag := tagOf(key)
 	t := x.shard(tag).Load()
 	if t == nil {
 		return nil
@@ -97,17 +98,16 @@ func (x *index) find(tag uint64, key string) *slot {
 	}
 }
 
-// get returns what key leads to: the certificate, if there is no choice and it is
-// open, else the set, nil if it is empty.
-func (x *index) get(key string) (*tls.Certificate, *set) {
-	slot := x.find(tagOf(key), key)
-	if slot == nil {
+// answer returns what the slot's key leads to: the certificate, if there is no choice and
+// it is open, else the set, nil if it is empty. A nil slot leads nowhere.
+func (s *slot) answer() (*tls.Certificate, *set) {
+	if s == nil {
 		return nil, nil
 	}
-	if cert := slot.sole.Load(); cert != nil {
+	if cert := s.sole.Load(); cert != nil {
 		return cert, nil
 	}
-	return nil, slot.set.Load()
+	return nil, s.set.Load()
 }
 
 // first returns the best generation of key, or nil. In an index by id it is the only one.
@@ -115,7 +115,7 @@ func (x *index) first(key string) *generation {
 	if key == "" || len(key) > maxKey {
 		return nil
 	}
-	if slot := x.find(tagOf(key), key); slot != nil {
+	if slot := x.find(key); slot != nil {
 		if set := slot.set.Load(); set != nil {
 			return set.gen
 		}
@@ -145,7 +145,7 @@ func (x *index) all() iter.Seq[*set] {
 // holds Store.mu.
 func (x *index) swap(key string, out, in *generation) {
 	tag := tagOf(key)
-	slot := x.find(tag, key)
+	slot := x.find(key)
 	if slot == nil {
 		if in == nil {
 			return

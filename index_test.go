@@ -36,9 +36,9 @@ func TestIndexLikeMap(t *testing.T) {
 			if got := x.first(key); got != model[key] {
 				t.Fatalf("%s leads to %v, want %v", key, got, model[key])
 			}
-			cert, set := x.get(key)
+			cert, set := x.find(key).answer()
 			if g := model[key]; g != nil && cert != g.cert || g == nil && (cert != nil || set != nil) {
-				t.Fatalf("get(%s) = %v, %v, want %v", key, cert, set, g)
+				t.Fatalf("the answer of %s is %v, %v, want %v", key, cert, set, g)
 			}
 		}
 		seen := 0
@@ -72,14 +72,15 @@ func TestIndexLikeMap(t *testing.T) {
 // Keys with the same tag are told apart by their bytes.
 func TestIndexCollision(t *testing.T) {
 	var x index
-	tag := tagOf("one")
-	for _, key := range []string{"one", "two"} {
+	for _, key := range []string{"two", "one"} {
 		b := []byte(key)
-		x.insert(tag, &b[0])
+		x.insert(tagOf("one"), &b[0])
 	}
-	one, two := x.find(tag, "one"), x.find(tag, "two")
-	if one == nil || two == nil || one == two || x.find(tag, "six") != nil {
-		t.Errorf("found %p, %p", one, two)
+	if slot := x.find("one"); slot == nil || *slot.key != 'o' {
+		t.Errorf("found %v", slot)
+	}
+	if slot := x.find("two"); slot != nil {
+		t.Errorf("found %v by another's tag", slot)
 	}
 }
 

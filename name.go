@@ -81,14 +81,22 @@ func isLabel(label string) bool {
 	if label == "" || len(label) > maxLabel || label[0] == '-' {
 		return false
 	}
+	other := byte(0)
 	for i := range len(label) {
-		c := label[i]
+		other |= notInLabel[label[i]]
+	}
+	return other == 0
+}
+
+// notInLabel is 0 for the bytes that a label in lower case may have, else 1.
+var notInLabel = func() (table [256]byte) {
+	for c := range table {
 		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_') {
-			return false
+			table[c] = 1
 		}
 	}
-	return true
-}
+	return table
+}()
 
 // hasUpper reports whether name has an upper-case letter of ASCII, 8 bytes at a time.
 func hasUpper(name string) bool {

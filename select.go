@@ -66,14 +66,14 @@ func (s *Store) lookupName(name string) (*tls.Certificate, *set) {
 	if name == "" || name[0] <= '.' {
 		return nil, nil // see the keys of Store.names
 	}
-	if cert, set := s.names.get(name); cert != nil || set != nil {
+	if cert, set := s.names.find(name).answer(); cert != nil || set != nil {
 		return cert, set
 	}
 	dot := strings.IndexByte(name, '.')
 	if dot < 0 {
 		return nil, nil
 	}
-	cert, set := s.names.get(name[dot:])
+	cert, set := s.names.find(name[dot:]).answer()
 	if (cert != nil || set != nil) && !isLabel(name[:dot]) {
 		return nil, nil
 	}
@@ -97,7 +97,7 @@ func (s *Store) lookupAddr(ip netip.Addr) (*tls.Certificate, *set) {
 		return nil, nil
 	}
 	key := keyOfAddr(ip)
-	return s.names.get(unsafe.String(&key[0], len(key))) // as in lookupFolded
+	return s.names.find(unsafe.String(&key[0], len(key))).answer() // as in lookupFolded
 }
 
 // literalAddr reads a server name that is an IP address. RFC 6066, section 3, permits
