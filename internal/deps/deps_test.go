@@ -43,7 +43,11 @@ issuer, event, bus, config < manager
 issuer/localca < manager                         # a case for every type of issuer
 internal/names < manager                         # names are normalised where they come in
 
-NONE < internal/names, internal/deps, internal/gotest
+seal, bus/jetstream, replica < internal/datadir  # who writes which file of it
+keyturn < internal/edge
+manager, replica < internal/status               # what of both is shown
+
+NONE < internal/names, internal/deps, internal/gotest, packaging
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...
 
 manager !< replica
