@@ -47,6 +47,9 @@ type Config struct {
 	// Progress, if not nil, is told in a few words what happens to a certificate
 	// that Make, Renew or Remove works on. It must not wait.
 	Progress func(id, what string)
+	// Changed, if not nil, is told by Run of every state, those at the start
+	// included, in order. It must not wait.
+	Changed func(*Managed)
 }
 
 // A Manager works on the managed certificates of a tenant. All methods may be
@@ -60,6 +63,7 @@ type Manager struct {
 	boot     string
 	logger   *slog.Logger
 	progress func(id, what string)
+	changed  func(*Managed)
 
 	mu      sync.Mutex
 	seen    map[string]sighting     // guarded by mu; claims by id
@@ -81,7 +85,7 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{
 		log: c.Log, identity: c.Identity, managers: c.Managers,
 		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
-		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress,
+		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer),
 	}
 	if m.managers == nil {
@@ -89,6 +93,9 @@ func New(c Config) (*Manager, error) {
 	}
 	if m.progress == nil {
 		m.progress = func(string, string) {}
+	}
+	if m.changed == nil {
+		m.changed = func(*Managed) {}
 	}
 	return m, nil
 }

@@ -97,6 +97,7 @@ func (s *scheduler) takeState(u bus.Update) {
 	s.known[c.ID] = c
 	s.planLocked(c, 0)
 	s.mu.Unlock()
+	s.m.changed(c)
 	s.poke()
 }
 

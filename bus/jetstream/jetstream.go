@@ -22,6 +22,7 @@ package jetstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -93,6 +94,32 @@ func New(nc *nats.Conn, tenant string) (*Log, error) {
 		return nil, fmt.Errorf("bus: jetstream: %w", err)
 	}
 	return &Log{nc: nc, js: js, tenant: tenant}, nil
+}
+
+// Connected returns when the connection stands, or with the reason why it does
+// not yet when ctx ends.
+func (l *Log) Connected(ctx context.Context) error {
+	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer l.nc.RemoveStatusListener(status)
+	for !l.nc.IsConnected() {
+		select {
+		case <-status:
+			if l.nc.IsClosed() {
+				return nats.ErrConnectionClosed
+			}
+		case <-ctx.Done():
+			return cmp.Or(l.nc.LastError(), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Check returns nil if the connection stands at this moment, else why not.
+func (l *Log) Check() error {
+	if l.nc.IsConnected() {
+		return nil
+	}
+	return cmp.Or(l.nc.LastError(), errors.New("not connected"))
 }
 
 // Close ends the connection. Calls under way fail.

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/internal/edge"
+	"github.com/keyturn/keyturn/internal/status"
+	"github.com/keyturn/keyturn/manager"
+	"github.com/keyturn/keyturn/replica"
+)
+
+// minDevLifetime leaves a moment between two renewals.
+const minDevLifetime = 4 * time.Second
+
+// devIssuer is the development CA's name in the shared configuration.
+const devIssuer = "dev"
+
+// devNames are the edge's.
+var devNames = []string{"localhost", "127.0.0.1", "::1"}
+
+// dev is what --dev adds to an instance.
+type dev struct {
+	in   *instance
+	edge *edge.Edge
+	id   string // of the edge's certificate
+	// changes waits for startTelling.
+	changes <-chan replica.Change
+}
+
+// startDev starts CA, replica and edge. The listener is nil where no edge is
+// wanted.
+func (in *instance) startDev(ctx context.Context, l net.Listener) (*dev, error) {
+	d := &dev{in: in}
+	if err := d.configure(ctx); err != nil {
+		return nil, fmt.Errorf("preparing the development configuration: %w", err)
+	}
+	if err := d.writeRoot(ctx); err != nil {
+		return nil, fmt.Errorf("writing the development CA's certificate: %w", err)
+	}
+	log, err := jetstream.ConnectDir(in.dir.Path())
+	if err != nil {
+		return nil, err
+	}
+	in.onStop(func() error { log.Close(); return nil })
+
+	changes := make(chan replica.Change, 1024)
+	r, err := replica.Open(ctx, replica.Config{
+		Dir: in.dir.Path(), Snapshot: in.dir.File("replicas/edge"), Log: log, Logger: in.logger,
+		OnChange: func(c replica.Change) {
+			select {
+			case changes <- c:
+			default: // so many at once that nobody reads their lines
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	in.onStop(r.Close)
+	in.status.Replica(r)
+	in.status.Add(status.Part{Name: "replica", Check: func() error {
+		s := r.Status()
+		if !s.Following {
+			return cmp.Or(s.LastError, errors.New("catching up"))
+		}
+		return nil
+	}})
+	d.edge = edge.New(edge.Config{Store: r.Store(), Logger: in.logger})
+	d.count()
+	if l != nil {
+		in.serve("edge", l.Addr().String(), func() error { return d.edge.ServeTLS(l) }, d.edge.Shutdown)
+	}
+	if err := d.certificate(ctx, r); err != nil {
+		return nil, err
+	}
+	d.changes = changes
+	return d, nil
+}
+
+// startTelling prints a line for each turn from now on, those that wait first.
+func (d *dev) startTelling() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.tell(ctx)
+	}()
+	d.in.onStop(func() error {
+		cancel()
+		<-done
+		return nil
+	})
+}
+
+// configure makes the shared configuration of a new directory, and follows
+// --dev-lifetime later.
+func (d *dev) configure(ctx context.Context) error {
+	text, at, err := d.in.manager.ConfigText(ctx)
+	shared := &config.Shared{DefaultIssuer: devIssuer, Issuers: map[string]config.Issuer{}}
+	switch {
+	case errors.Is(err, manager.ErrNoConfig):
+		shared.Issuers[devIssuer] = config.Issuer{Type: "local", Local: &config.LocalCA{Name: "Keyturn Dev"}}
+	case err != nil:
+		return err
+	case !d.in.config.setLifetime:
+		return nil
+	default:
+		if shared, err = config.ParseShared(text); err != nil {
+			return err
+		}
+	}
+	ca, ok := shared.Issuers[devIssuer]
+	life := config.Duration(d.in.config.devLifetime)
+	if !ok || ca.Local == nil || ca.Local.Lifetime == life {
+		return nil
+	}
+	ca.Local.Lifetime = life
+	if text, err = shared.Encode(); err != nil {
+		return err
+	}
+	_, err = d.in.manager.UpdateConfig(ctx, text, at)
+	var conflict *bus.ConflictError
+	if errors.As(err, &conflict) {
+		return fmt.Errorf("somebody changed the shared configuration at this moment: %w", err)
+	}
+	return err
+}
+
+func (d *dev) writeRoot(ctx context.Context) error {
+	roots, err := d.in.manager.Roots(ctx, devIssuer)
+	if err != nil {
+		return err
+	}
+	var text []byte
+	for _, der := range roots {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return d.in.dir.WriteRoot(text)
+}
+
+// certificate shows what is there from before, and makes the edge's certificate
+// at the first start.
+func (d *dev) certificate(ctx context.Context, r *replica.Replica) error {
+	list, err := d.in.manager.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		d.edge.Set(d.describe(c))
+		_, _ = r.Store().Get(c.ID) // opened now, so that the first turn knows the serial before it
+	}
+	c, err := d.in.manager.Make(ctx, manager.Request{Names: devNames, Issuer: devIssuer})
+	var exists *manager.ExistsError
+	switch {
+	case errors.As(err, &exists):
+		d.id = exists.ID
+	case err != nil:
+		return fmt.Errorf("making the edge's certificate: %w", err)
+	default:
+		d.id = c.ID
+	}
+	return nil
+}
+
+// count adds the edge's handshakes to the metrics.
+func (d *dev) count() {
+	const name, help = "keyturn_edge_handshakes_total", "TLS handshakes on the edge since the start."
+	d.in.status.Counter(name, help, map[string]string{"result": "served"}, func() float64 { n, _ := d.edge.Handshakes(); return float64(n) })
+	d.in.status.Counter(name, help, map[string]string{"result": "failed"}, func() float64 { _, n := d.edge.Handshakes(); return float64(n) })
+}
+
+func (d *dev) describe(c *manager.Managed) edge.Certificate {
+	e := edge.Certificate{
+		ID: c.ID, Names: c.Spec.Names, Issuer: c.Spec.Issuer, Epoch: c.Epoch, Generation: c.Generation, Next: c.RenewAt(),
+	}
+	if leaf, err := c.Leaf(); err == nil && leaf != nil {
+		e.Serial, e.Fingerprint = fmt.Sprintf("%x", leaf.SerialNumber), fmt.Sprintf("%x", sha256.Sum256(leaf.Raw))
+		e.NotBefore, e.NotAfter = leaf.NotBefore, leaf.NotAfter
+	}
+	return e
+}
+
+// tell prints a line for each turn and shows it on the page.
+func (d *dev) tell(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case change := <-d.changes:
+			d.turn(ctx, change)
+		}
+	}
+}
+
+func (d *dev) turn(ctx context.Context, change replica.Change) {
+	if change.Leaf == nil {
+		d.edge.Removed(change.ID)
+		fmt.Fprintf(d.in.out, "%s  %s is removed\n", clock(time.Now()), change.ID)
+		return
+	}
+	c, err := d.in.manager.Get(ctx, change.ID)
+	if err != nil {
+		d.in.logger.Warn("a turn cannot be described", "managed_id", change.ID, "error", err)
+		return
+	}
+	old := "none"
+	if change.Previous != nil {
+		old = fmt.Sprintf("%x", change.Previous.SerialNumber)
+	}
+	turn := d.edge.Turned(d.describe(c))
+	fmt.Fprintf(d.in.out, "%s  %s  generation %d: serial %s -> %x  handshakes %d, failed %d  next turn %s\n",
+		clock(turn.At), c.Spec.Names[len(c.Spec.Names)-1], change.Version.Generation, abbreviate(old), abbreviateSerial(change), turn.Handshakes, turn.Failed, clock(c.RenewAt()))
+}
+
+func clock(t time.Time) string { return t.Local().Format(time.TimeOnly) }
+
+// abbreviate keeps the start of a serial: enough to tell two apart.
+func abbreviate(serial string) string { return serial[:min(len(serial), 8)] }
+
+func abbreviateSerial(c replica.Change) []byte {
+	b := c.Leaf.SerialNumber.Bytes()
+	return b[:min(len(b), 4)]
+}
+
+// banner says where everything is and what to do next, ready to be run.
+func (d *dev) banner(web net.Addr, l net.Listener) {
+	in := d.in
+	self, data := selfCommand(), ""
+	if dir, err := defaultData(); err != nil || dir != in.dir.Path() {
+		data = " --data " + quote(in.dir.Path())
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nkeyturn runs, for development. Its state is in %s\n\n", in.dir.Path())
+	if l != nil {
+		fmt.Fprintf(&b, "  edge    https://%s/   its certificate lives %v and turns at about half of that\n", localURL(l.Addr()), in.config.devLifetime)
+	}
+	fmt.Fprintf(&b, "  page    http://%s/   the same page, for a browser without the CA\n", localURL(web))
+	fmt.Fprintf(&b, "  bus     %s\n\nTry, in another terminal:\n\n", in.url)
+	if l != nil {
+		fmt.Fprintf(&b, "  curl --cacert %s https://%s/state\n", quote(in.dir.File("ca.pem")), localURL(l.Addr()))
+	}
+	fmt.Fprintf(&b, "  %s cert ls%s\n", self, data)
+	fmt.Fprintf(&b, "  %s cert renew %s%s\n", self, d.id, data)
+	if _, err := os.Stat(filepath.Join("examples", "server", "main.go")); err == nil {
+		dir := ""
+		if data != "" {
+			dir = " --dir " + quote(in.dir.Path())
+		}
+		fmt.Fprintf(&b, "  go run ./examples/server%s\n", dir)
+	}
+	b.WriteString("\nCtrl-C stops it. Turns:\n\n")
+	fmt.Fprint(in.out, b.String())
+}
+
+// localURL is an address as the certificate names it.
+func localURL(a net.Addr) string {
+	_, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return net.JoinHostPort("localhost", port)
+}
+
+// selfCommand is how to run this very program again from the same directory.
+func selfCommand() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return "keyturn"
+	}
+	if strings.Contains(exe, string(filepath.Separator)+"go-build") { // go run builds there
+		return "go run ./cmd/keyturn"
+	}
+	if path, err := exec.LookPath("keyturn"); err == nil {
+		if found, err := filepath.EvalSymlinks(path); err == nil && found == exe {
+			return "keyturn"
+		}
+	}
+	return quote(exe)
+}
+
+// quote quotes for a POSIX shell where that is needed.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,", r)
+	}
+	if s != "" && strings.TrimFunc(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/bus/jetstream/embedded"
+	"github.com/keyturn/keyturn/internal/datadir"
+	"github.com/keyturn/keyturn/internal/status"
+	"github.com/keyturn/keyturn/manager"
+)
+
+// stopTimeout is how long requests under way get when the process stops.
+const stopTimeout = 5 * time.Second
+
+// An instance is everything that a serve process runs. What start started,
+// stop ends in the opposite order, also if start failed half-way.
+type instance struct {
+	config serveConfig
+	logger *slog.Logger
+	out    io.Writer
+
+	dir     *datadir.Dir
+	log     *jetstream.Log
+	manager *manager.Manager
+	status  *status.Status
+	url     string // of the bus
+
+	failed chan error
+	stops  []func() error
+}
+
+func (in *instance) onStop(f func() error) { in.stops = append(in.stops, f) }
+
+func (in *instance) stop() error {
+	var errs []error
+	for i := len(in.stops) - 1; i >= 0; i-- {
+		errs = append(errs, in.stops[i]())
+	}
+	in.stops = nil
+	return errors.Join(errs...)
+}
+
+// start starts everything. Addresses come first: a port that is taken is what
+// fails most often, and nothing has happened by then.
+func (in *instance) start(ctx context.Context) error {
+	in.failed = make(chan error, 2)
+	in.status = status.New(in.logger)
+	web, err := in.listen("http", in.config.HTTP)
+	if err != nil {
+		return err
+	}
+	var edge net.Listener
+	if in.config.dev && in.config.edge != "" {
+		if edge, err = in.listen("edge", in.config.edge); err != nil {
+			return err
+		}
+	}
+	kind := datadir.Production
+	if in.config.dev {
+		kind = datadir.Dev
+	}
+	if in.dir, err = datadir.Open(in.config.Data, kind); err != nil {
+		return err
+	}
+	in.onStop(in.dir.Close)
+	if err := in.startBus(ctx); err != nil {
+		return err
+	}
+	if err := in.startManager(ctx); err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	in.status.Handle(mux)
+	if in.config.dev {
+		d, err := in.startDev(ctx, edge)
+		if err != nil {
+			return err
+		}
+		mux.Handle("/", d.edge.Handler())
+		in.startHTTP(web, mux)
+		d.banner(web.Addr(), edge)
+		d.startTelling()
+		return nil
+	}
+	in.startHTTP(web, localOnly(mux))
+	in.logger.Info("keyturn serves", "data", in.dir.Path(), "bus", in.url, "http", web.Addr().String())
+	return nil
+}
+
+// listen listens on a loopback address; the flag is named where that fails.
+func (in *instance) listen(flag, addr string) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, usagef("--%s is %q, not HOST:PORT", flag, addr)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, usagef("--%s is %q: only loopback addresses are served, since nobody has to log in", flag, addr)
+	}
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, portInUse(flag, addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listening on %s (--%s): %w", addr, flag, err)
+	}
+	in.onStop(func() error {
+		_ = l.Close() // its server may have closed it
+		return nil
+	})
+	return l, nil
+}
+
+func portInUse(flag, addr string) error {
+	return fmt.Errorf("%s is in use by another program: stop that one, or choose another address with --%s", addr, flag)
+}
+
+func (in *instance) startBus(ctx context.Context) error {
+	server, err := embedded.Start(embedded.Config{Dir: in.dir.File("bus"), Listen: in.config.NATS, Logger: in.logger})
+	if errors.Is(err, embedded.ErrAddressInUse) {
+		return portInUse("nats", in.config.NATS)
+	}
+	if err != nil {
+		return err
+	}
+	in.onStop(func() error { server.Shutdown(); return nil })
+	in.url = server.URL()
+	if err := in.dir.Creds(jetstream.ManagerCreds, func() ([]byte, error) { return server.ManagerCreds(manager.DefaultTenant) }); err != nil {
+		return err
+	}
+	if err := in.dir.Creds(jetstream.ReplicaCreds, func() ([]byte, error) {
+		return server.ReplicaCreds(manager.DefaultTenant, manager.DefaultGroup)
+	}); err != nil {
+		return err
+	}
+	if err := in.dir.SetURL(in.url); err != nil {
+		return fmt.Errorf("telling others where the bus is: %w", err)
+	}
+	in.log, err = jetstream.Connect(jetstream.Options{URL: in.url, Creds: in.dir.File(jetstream.ManagerCreds), Name: "keyturn serve", Logger: in.logger})
+	if err != nil {
+		return err
+	}
+	in.onStop(func() error { in.log.Close(); return nil })
+	known, err := in.dir.LogID()
+	if err != nil {
+		return err
+	}
+	id, err := in.log.Create(ctx, known)
+	if err != nil {
+		return fmt.Errorf("opening the log in %s: %w", filepath.Join(in.dir.Path(), "bus"), err)
+	}
+	if id == known {
+		return nil
+	}
+	return in.dir.SetLogID(id)
+}
+
+func (in *instance) startManager(ctx context.Context) error {
+	identity, err := in.dir.Identity()
+	if err != nil {
+		return err
+	}
+	managers, err := in.dir.Managers()
+	if err != nil {
+		return err
+	}
+	name, err := in.dir.Instance()
+	if err != nil {
+		return err
+	}
+	in.manager, err = manager.New(manager.Config{
+		Log: in.log, Identity: identity, Managers: managers, Instance: name, Logger: in.logger, Changed: in.status.Changed,
+	})
+	if err != nil {
+		return err
+	}
+	if err := in.manager.Init(ctx); err != nil {
+		return err
+	}
+	key, err := in.dir.GroupKey(manager.DefaultGroup)
+	if err != nil {
+		return err
+	}
+	if err := in.manager.AddGroup(ctx, manager.DefaultGroup, key.Public()); err != nil {
+		return err
+	}
+	in.status.Add(status.Part{Name: "bus", Check: in.log.Check})
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { in.manager.Run(run) })
+	in.onStop(func() error {
+		cancel()
+		wg.Wait()
+		return nil
+	})
+	return nil
+}
+
+func (in *instance) startHTTP(l net.Listener, h http.Handler) {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(in.logger.Handler(), slog.LevelDebug),
+	}
+	in.serve("http", l.Addr().String(), func() error { return server.Serve(l) }, server.Shutdown)
+}
+
+// serve runs a server until stop, and ends the process if it fails.
+func (in *instance) serve(what, addr string, run func() error, shutdown func(context.Context) error) {
+	go func() {
+		if err := run(); !errors.Is(err, http.ErrServerClosed) {
+			in.failed <- fmt.Errorf("%s on %s: %w", what, addr, err)
+		}
+	}()
+	in.onStop(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if err := shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("stopping %s: %w", what, err)
+		}
+		return nil
+	})
+}
+
+// localOnly refuses requests whose Host is a name that a stranger's DNS may
+// point at this machine.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, err := net.SplitHostPort(r.Host)
+		if err != nil {
+			host = r.Host
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			http.Error(w, "this listener answers for localhost only", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command keyturn keeps TLS certificates fresh where they are used. See
+// "keyturn --help".
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/internal/names"
+)
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	// A second signal ends the process at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	cmd, err := root.ExecuteContextC(ctx)
+	switch usage := (*usageError)(nil); {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(errOut, "keyturn: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		return exitUsage
+	default:
+		fmt.Fprintf(errOut, "keyturn: %v\n", err)
+		return exitFailed
+	}
+}
+
+// A usageError is a command line that makes no sense.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, v ...any) error { return &usageError{fmt.Errorf(format, v...)} }
+
+// asUsage makes errors over what was typed usage errors.
+func asUsage(err error) error {
+	var bad *names.Error
+	var mixed *names.UsageError
+	if errors.As(err, &bad) || errors.As(err, &mixed) {
+		return &usageError{err}
+	}
+	return err
+}
+
+// args makes cobra's complaints about arguments usage errors.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "keyturn",
+		Short: "Keeps TLS certificates fresh where they are used",
+		Long: `Keyturn keeps TLS certificates fresh where they are used: it obtains them from
+a CA, carries them sealed and signed over a durable bus, and swaps them inside
+running servers with no restart.
+
+See it work, with no configuration:   keyturn serve --dev`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.PersistentFlags().StringP("output", "o", "table", "output format: table or json")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		_, err := formatOf(cmd)
+		return err
+	}
+	root.AddCommand(newServe(), newCert(), newConf(), newVersion(), newMan(root))
+	root.InitDefaultCompletionCmd()
+	return root
+}
+
+// group makes a command that only has subcommands.
+func group(use, short, long string, sub ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short, Long: long,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(sub...)
+	return c
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package status serves what monitoring asks a keyturn process: /metrics in
+// Prometheus' format, /healthz, and /readyz with one line for each part.
+//
+// The metrics of certificates have the names and meanings of cert-manager's,
+// with the prefix keyturn_ and the labels name (the managed id), group and
+// issuer_name. Times are Unix seconds.
+package status
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/keyturn/keyturn/manager"
+	"github.com/keyturn/keyturn/replica"
+)
+
+// A Part is something that must work for the process to be ready.
+type Part struct {
+	Name string
+	// Check returns nil, or why the part is not ready. It must not wait.
+	Check func() error
+}
+
+// Status collects and serves. Its methods may be called at once.
+type Status struct {
+	registry *prometheus.Registry
+	logger   *slog.Logger
+
+	mu    sync.Mutex
+	parts []Part                      // guarded by mu
+	certs map[string]*manager.Managed // guarded by mu
+}
+
+// New returns a Status with the metrics of the Go runtime and the process.
+func New(logger *slog.Logger) *Status {
+	s := &Status{registry: prometheus.NewRegistry(), logger: logger, certs: make(map[string]*manager.Managed)}
+	s.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		(*certificates)(s),
+	)
+	return s
+}
+
+// Add adds a part to /readyz.
+func (s *Status) Add(p Part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts = append(s.parts, p)
+}
+
+// Changed takes the newest state of a managed certificate.
+func (s *Status) Changed(c *manager.Managed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Removed {
+		delete(s.certs, c.ID)
+		return
+	}
+	s.certs[c.ID] = c
+}
+
+// Counter adds a counter that is read when it is asked for.
+func (s *Status) Counter(name, help string, labels map[string]string, value func() float64) {
+	s.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, value))
+}
+
+// Replica adds the metrics of a replica.
+func (s *Status) Replica(r *replica.Replica) {
+	s.registry.MustRegister(replicaMetrics{r})
+}
+
+// Handle adds /metrics, /healthz and /readyz to mux.
+func (s *Status) Handle(mux *http.ServeMux) {
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelWarn)}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", s.readyz)
+}
+
+func (s *Status) readyz(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	parts := s.parts
+	s.mu.Unlock()
+	code, text := http.StatusOK, ""
+	for _, p := range parts {
+		if err := p.Check(); err != nil {
+			code = http.StatusServiceUnavailable
+			text += fmt.Sprintf("%s: not ready: %v\n", p.Name, err)
+		} else {
+			text += p.Name + ": ok\n"
+		}
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	fmt.Fprint(w, text)
+}
+
+var certificateLabels = []string{"name", "group", "issuer_name"}
+
+func certificateDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("keyturn_certificate_"+name, help, append(certificateLabels, labels...), nil)
+}
+
+var (
+	descExpiration = certificateDesc("expiration_timestamp_seconds", "When the newest generation ends.")
+	descRenewal    = certificateDesc("renewal_timestamp_seconds", "When the next generation is due; back-off included.")
+	descNotBefore  = certificateDesc("not_before_timestamp_seconds", "When the newest generation begins.")
+	descNotAfter   = certificateDesc("not_after_timestamp_seconds", "When the newest generation ends.")
+	descGeneration = certificateDesc("generation", "The newest generation; 0 before the first.")
+	descFailures   = certificateDesc("failed_attempts", "Failed attempts since the newest generation.")
+	descReady      = certificateDesc("ready_status", "1 for the condition that holds: True while there is a generation and the last attempt did not fail.", "condition")
+)
+
+// certificates is the collector of what Changed took.
+type certificates Status
+
+// Describe implements prometheus.Collector.
+func (c *certificates) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descExpiration, descRenewal, descNotBefore, descNotAfter, descGeneration, descFailures, descReady} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *certificates) Collect(ch chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.certs {
+		gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, append([]string{m.ID, m.Spec.Group, m.Spec.Issuer}, labels...)...)
+		}
+		gauge(descRenewal, float64(m.RenewAt().Unix()))
+		gauge(descGeneration, float64(m.Generation))
+		failures := 0.0
+		if m.Failure != nil {
+			failures = float64(m.Failure.Attempts)
+		}
+		gauge(descFailures, failures)
+		ready := map[string]float64{"True": 0, "False": 0}
+		if m.Certificate != nil {
+			gauge(descExpiration, float64(m.Certificate.NotAfter.Unix()))
+			gauge(descNotAfter, float64(m.Certificate.NotAfter.Unix()))
+			gauge(descNotBefore, float64(m.Certificate.NotBefore.Unix()))
+		}
+		if m.Certificate != nil && m.Failure == nil {
+			ready["True"] = 1
+		} else {
+			ready["False"] = 1
+		}
+		for condition, v := range ready {
+			gauge(descReady, v, condition)
+		}
+	}
+}
+
+var (
+	descHeld      = prometheus.NewDesc("keyturn_replica_certificates", "Certificates that the replica serves.", nil, nil)
+	descFollowing = prometheus.NewDesc("keyturn_replica_following", "1 while the replica follows the bus and has all of it.", nil, nil)
+	descApplied   = prometheus.NewDesc("keyturn_replica_applied_total", "Generations that were applied since the start.", nil, nil)
+	descRemoved   = prometheus.NewDesc("keyturn_replica_removed_total", "Certificates that were removed since the start.", nil, nil)
+	descRefused   = prometheus.NewDesc("keyturn_replica_refused_total", "Events that were refused since the start.", []string{"reason"}, nil)
+	descSnapshot  = prometheus.NewDesc("keyturn_replica_snapshot_errors_total", "Failed writes of the snapshot since the start.", nil, nil)
+)
+
+type replicaMetrics struct{ r *replica.Replica }
+
+// Describe implements prometheus.Collector.
+func (c replicaMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descHeld, descFollowing, descApplied, descRemoved, descRefused, descSnapshot} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c replicaMetrics) Collect(ch chan<- prometheus.Metric) {
+	s := c.r.Status()
+	following := 0.0
+	if s.Following {
+		following = 1
+	}
+	ch <- prometheus.MustNewConstMetric(descHeld, prometheus.GaugeValue, float64(s.Certificates))
+	ch <- prometheus.MustNewConstMetric(descFollowing, prometheus.GaugeValue, following)
+	ch <- prometheus.MustNewConstMetric(descApplied, prometheus.CounterValue, float64(s.Applied))
+	ch <- prometheus.MustNewConstMetric(descRemoved, prometheus.CounterValue, float64(s.Removed))
+	ch <- prometheus.MustNewConstMetric(descSnapshot, prometheus.CounterValue, float64(s.SnapshotErrors))
+	for _, reason := range replica.Reasons() {
+		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(s.Refused[reason]), string(reason))
+	}
+}
