@@ -19,7 +19,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 
 # Without git, or without a tag, the program says what Go stamped into it.
 VERSION := $(shell git describe --tags --match 'v*' --dirty 2>/dev/null)
-COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
+COMMIT  := $(shell git describe --always --abbrev=40 --dirty --exclude '*' 2>/dev/null)
 STAMP   := $(if $(VERSION),-X main.version=$(VERSION)) $(if $(COMMIT),-X main.commit=$(COMMIT))
 # Man pages are dated by the commit, so that two builds of it are equal.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
