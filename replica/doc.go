@@ -25,9 +25,10 @@
 //
 // The snapshot is a directory of journal files, mode 0600: signed events, each
 // with its place on the bus and its opened private key. The keys are encrypted
-// under AES-256-GCM with a key of the file that is sealed to the group; the
-// same operation authenticates the rest of the record and its place in the
-// file. A file that was cut or changed is good up to there; what follows is
+// under AES-256-GCM with a key of the file that is derived from the group's
+// private key; the same operation authenticates the rest of the record and its
+// place in the file. So only a holder of the group's key can read the keys, or
+// write a file that is believed. A file that was cut or changed is good up to there; what follows is
 // fetched from the bus again. The last three files are kept.
 //
 // A replica never talks to a manager or an issuer, and writes nothing to the

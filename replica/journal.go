@@ -21,8 +21,12 @@ import (
 
 // The journal file:
 //
-//	magic (8), length of the sealed key (2), the file's AES-256 key sealed to
-//	the group, then records
+//	magic (8), id of the group's key (8), salt (32), then records
+//
+// The file's AES-256 key is derived from the group's private key and the salt,
+// so that only who holds that key can read the file or write one that is
+// believed. (A key sealed to the group's public key would let anybody who knows
+// that write one.)
 //
 // A record, integers big-endian:
 //
@@ -35,6 +39,8 @@ import (
 // repeated or left out without the file ending there.
 const (
 	magic     = "KTSNAP1\n"
+	saltSize  = 32
+	headSize  = len(magic) + len(seal.KeyID{}) + saltSize
 	nonceSize = 12
 	tagSize   = 16
 	// maxRecord bounds a record, in bytes: an event, a key, and the rest.
@@ -191,31 +197,35 @@ type contents struct {
 	base     int64
 }
 
-// place binds a file's key to where the file belongs.
-func place(tenant, group string) []byte {
-	return []byte("keyturn snapshot v1\x00" + tenant + "\x00" + group)
+// fileKey derives the key of a file from its head.
+func fileKey(k *seal.PrivateKey, tenant, group string, salt []byte) (cipher.AEAD, error) {
+	key, err := k.Derive("replica snapshot\x00"+tenant+"\x00"+group, salt)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }
 
 // decodeJournal reads as many records as are good.
 func decodeJournal(keys []*seal.PrivateKey, tenant, group string, b []byte) (*contents, error) {
-	head := len(magic) + 2
-	if len(b) < head || string(b[:len(magic)]) != magic {
+	if len(b) < headSize || string(b[:len(magic)]) != magic {
 		return nil, errors.New("it is not a snapshot, or was cut at its start")
 	}
-	n := int(binary.BigEndian.Uint16(b[len(magic):]))
-	if len(b) < head+n {
-		return nil, errors.New("it was cut at its start")
+	id := seal.KeyID(b[len(magic):])
+	i := slices.IndexFunc(keys, func(k *seal.PrivateKey) bool { return k.Public().ID() == id })
+	if i < 0 {
+		return nil, fmt.Errorf("it was written with the group's key %s, which is not here", id)
 	}
-	key, err := seal.Open(keys, place(tenant, group), b[head:head+n])
-	if err != nil {
-		return nil, err
-	}
-	aead, err := newAEAD(key)
+	aead, err := fileKey(keys[i], tenant, group, b[headSize-saltSize:headSize])
 	if err != nil {
 		return nil, err
 	}
 	c := &contents{aead: aead, clean: true}
-	for rest := b[head+n:]; len(rest) > 0; {
+	for rest := b[headSize:]; len(rest) > 0; {
 		r, after, err := decodeRecord(aead, uint64(len(c.records)), rest)
 		if err != nil {
 			c.clean = false
@@ -229,14 +239,6 @@ func decodeJournal(keys []*seal.PrivateKey, tenant, group string, b []byte) (*co
 		}
 	}
 	return c, nil
-}
-
-func newAEAD(key []byte) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCM(block)
 }
 
 // journalFiles returns the numbers of the files in dir, the oldest first.
@@ -260,19 +262,15 @@ func fileName(n uint64) string { return fmt.Sprintf("snapshot-%016x.ktj", n) }
 
 // newJournal writes a file that starts with what write appends, makes it
 // durable under number n, and leaves it open for more.
-func newJournal(dir string, n uint64, to *seal.PublicKey, tenant, group string, at bus.Position, write func(*journal) error) (_ *journal, err error) {
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // never fails: see crypto/rand
-	aead, err := newAEAD(key)
+func newJournal(dir string, n uint64, k *seal.PrivateKey, tenant, group string, at bus.Position, write func(*journal) error) (_ *journal, err error) {
+	salt := make([]byte, saltSize)
+	_, _ = rand.Read(salt) // never fails: see crypto/rand
+	aead, err := fileKey(k, tenant, group, salt)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := to.Seal(place(tenant, group), key)
-	if err != nil {
-		return nil, err
-	}
-	head := binary.BigEndian.AppendUint16([]byte(magic), uint16(len(sealed)))
-	head = append(head, sealed...)
+	id := k.Public().ID()
+	head := slices.Concat([]byte(magic), id[:], salt)
 
 	path := filepath.Join(dir, fileName(n))
 	tmp := path + ".tmp"

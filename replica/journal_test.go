@@ -303,7 +303,7 @@ func TestRecordsCannotBeReordered(t *testing.T) {
 
 // recordEnd is where record i of a journal ends.
 func recordEnd(b []byte, i int) int {
-	at := len(magic) + 2 + int(b[len(magic)])<<8 + int(b[len(magic)+1])
+	at := headSize
 	for ; i >= 0; i-- {
 		at += 4 + int(b[at])<<24 + int(b[at+1])<<16 + int(b[at+2])<<8 + int(b[at+3])
 	}

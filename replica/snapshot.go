@@ -189,7 +189,7 @@ func (s *snapshot) compact(id string, h *held, key []byte) error {
 		at = h.position
 	}
 	relocked := make(map[string]lockedKey)
-	j, err := newJournal(s.dir, s.newest+1, s.r.keys[0].Public(), s.r.tenant, s.r.group, at, func(j *journal) error {
+	j, err := newJournal(s.dir, s.newest+1, s.r.keys[0], s.r.tenant, s.r.group, at, func(j *journal) error {
 		for other, old := range s.r.held {
 			if other == id {
 				continue

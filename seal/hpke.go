@@ -4,6 +4,7 @@ package seal
 
 import (
 	"bytes"
+	"crypto/hkdf"
 	"crypto/hpke"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -147,6 +148,17 @@ func (k *PrivateKey) Equal(o *PrivateKey) bool {
 	a, err1 := k.key.Bytes()
 	b, err2 := o.key.Bytes()
 	return err1 == nil && err2 == nil && subtle.ConstantTimeCompare(a, b) == 1
+}
+
+// Derive returns a 32-byte key that only holders of the private key can know,
+// another for each info and salt: HKDF-SHA256 (RFC 5869). What is encrypted
+// with it is from a holder, which what is sealed to the public key is not.
+func (k *PrivateKey) Derive(info string, salt []byte) ([]byte, error) {
+	secret, err := k.key.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("seal: deriving a key: %w", err)
+	}
+	return hkdf.Key(sha256.New, secret, salt, "keyturn derived key v1\x00"+info, 32)
 }
 
 // Open decrypts a sealed text with the one of keys that it was sealed to. The

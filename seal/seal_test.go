@@ -59,6 +59,27 @@ func TestSealedTextOpensOnlyAsItWasSealed(t *testing.T) {
 	}
 }
 
+func TestDerivedKeysAreOfOneKeyInfoAndSalt(t *testing.T) {
+	k, other := newKey(t), newKey(t)
+	derive := func(k *seal.PrivateKey, info, salt string) string {
+		t.Helper()
+		b, err := k.Derive(info, []byte(salt))
+		if err != nil || len(b) != 32 {
+			t.Fatal(len(b), err)
+		}
+		return string(b)
+	}
+	want := derive(k, "info", "salt")
+	if derive(k, "info", "salt") != want {
+		t.Error("not the same again")
+	}
+	for _, got := range []string{derive(other, "info", "salt"), derive(k, "infos", "alt"), derive(k, "info", "sal2")} {
+		if got == want {
+			t.Error("two derived keys are equal")
+		}
+	}
+}
+
 func TestSignatureHoldsContextMessageAndSigner(t *testing.T) {
 	k, err := seal.GenerateSigningKey()
 	if err != nil {
