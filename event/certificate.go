@@ -19,6 +19,8 @@ const (
 	// MaxNames is the largest number of names in a certificate.
 	MaxNames = 1000
 	maxName  = 253 // RFC 1035 section 2.3.4
+	// maxWord bounds names of groups, issuers and the like, in bytes.
+	maxWord = 63
 )
 
 // A Version orders the states of a managed certificate: first by epoch, then by
@@ -76,58 +78,18 @@ const (
 func (c *Certificate) kind() Type  { return TypeCertificate }
 func (c *Certificate) key() string { return CertificateKey(c.Group, c.ID) }
 
-func (c *Certificate) encode(e *encoder) {
-	e.string(certGroup, c.Group)
-	e.string(certID, c.ID)
-	e.uint(certEpoch, c.Epoch)
-	e.uint(certGeneration, c.Generation)
-	for _, n := range c.Names {
-		e.field(certName, []byte(n))
-	}
-	e.time(certNotBefore, c.NotBefore)
-	e.time(certNotAfter, c.NotAfter)
-	for _, der := range c.Chain {
-		e.field(certChain, der)
-	}
-	e.bytes(certKey, c.SealedKey)
-	e.string(certAlgorithm, c.Algorithm)
-	if c.Client {
-		e.uint(certClient, 1)
-	}
-}
-
-func (c *Certificate) decode(f field) error {
-	switch f.tag {
-	case certGroup:
-		return f.string(&c.Group, 63)
-	case certID:
-		return f.string(&c.ID, 11)
-	case certEpoch:
-		return f.uint(&c.Epoch)
-	case certGeneration:
-		return f.uint(&c.Generation)
-	case certName:
-		var n string
-		if err := f.string(&n, maxName); err != nil {
-			return err
-		}
-		return add(f, &c.Names, MaxNames, n)
-	case certNotBefore:
-		return f.time(&c.NotBefore)
-	case certNotAfter:
-		return f.time(&c.NotAfter)
-	case certChain:
-		return add(f, &c.Chain, MaxChain, f.value)
-	case certKey:
-		c.SealedKey = f.value
-		return nil
-	case certAlgorithm:
-		return f.string(&c.Algorithm, 63)
-	case certClient:
-		c.Client = true
-		return nil
-	}
-	return errUnknown
+func (c *Certificate) fields(f *codec) {
+	f.string(certGroup, &c.Group, maxWord)
+	f.string(certID, &c.ID, maxWord)
+	f.uint(certEpoch, &c.Epoch)
+	f.uint(certGeneration, &c.Generation)
+	f.strings(certName, &c.Names, MaxNames, maxName)
+	f.time(certNotBefore, &c.NotBefore)
+	f.time(certNotAfter, &c.NotAfter)
+	f.blobs(certChain, &c.Chain, MaxChain)
+	f.bytes(certKey, &c.SealedKey)
+	f.string(certAlgorithm, &c.Algorithm, maxWord)
+	f.bool(certClient, &c.Client)
 }
 
 func (c *Certificate) check() error {
@@ -177,22 +139,24 @@ func (c *Certificate) associated(tenant string) []byte {
 		_ = binary.Write(chain, binary.BigEndian, uint32(len(der))) // a hash takes all
 		chain.Write(der)
 	}
-	return associated(TypeCertificate, tenant, c.key(), func(e *encoder) {
-		e.uint(certEpoch, c.Epoch)
-		e.uint(certGeneration, c.Generation)
-		e.bytes(certChain, chain.Sum(nil))
+	return associated(TypeCertificate, tenant, c.key(), func(f *codec) {
+		f.uint(certEpoch, &c.Epoch)
+		f.uint(certGeneration, &c.Generation)
+		f.put(certChain, chain.Sum(nil))
 	})
 }
 
 // associated is the data that bind a sealed text to where it belongs.
-func associated(t Type, tenant, key string, more func(*encoder)) []byte {
-	var e encoder
-	e.b = append(e.b, version)
-	e.uint(tagType, uint64(t))
-	e.string(tagTenant, tenant)
-	e.string(tagKey, key)
-	e.nested(tagBody, more)
-	return e.b
+func associated(t Type, tenant, key string, more func(*codec)) []byte {
+	var inner codec
+	more(&inner)
+	c := codec{out: []byte{version}}
+	kind := uint64(t)
+	c.uint(tagType, &kind)
+	c.string(tagTenant, &tenant, maxWord)
+	c.string(tagKey, &key, maxKey)
+	c.put(tagBody, inner.out)
+	return c.out
 }
 
 // Removal ends a managed certificate: replicas drop it. It takes the next
@@ -206,25 +170,11 @@ type Removal struct {
 func (r *Removal) kind() Type  { return TypeRemoval }
 func (r *Removal) key() string { return CertificateKey(r.Group, r.ID) }
 
-func (r *Removal) encode(e *encoder) {
-	e.string(certGroup, r.Group)
-	e.string(certID, r.ID)
-	e.uint(certEpoch, r.Epoch)
-	e.uint(certGeneration, r.Generation)
-}
-
-func (r *Removal) decode(f field) error {
-	switch f.tag {
-	case certGroup:
-		return f.string(&r.Group, 63)
-	case certID:
-		return f.string(&r.ID, 11)
-	case certEpoch:
-		return f.uint(&r.Epoch)
-	case certGeneration:
-		return f.uint(&r.Generation)
-	}
-	return errUnknown
+func (r *Removal) fields(f *codec) {
+	f.string(certGroup, &r.Group, maxWord)
+	f.string(certID, &r.ID, maxWord)
+	f.uint(certEpoch, &r.Epoch)
+	f.uint(certGeneration, &r.Generation)
 }
 
 func (r *Removal) check() error { return checkVersion(r.Group, r.ID, r.Version) }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/keyturn/keyturn/seal"
 )
 
 // ErrMalformed means that bytes are not an event.
@@ -23,121 +25,227 @@ type tag uint16
 
 const optional tag = 0x8000
 
-// An encoder appends fields: tag (2 bytes), length (4 bytes), value, all
-// big-endian. Zero values are left out.
-type encoder struct{ b []byte }
+// A message has fields. It lists them once, for both directions: encoding
+// appends each in this order, zero values left out; decoding offers each field
+// of the input to the list.
+type message interface{ fields(*codec) }
 
-func (e *encoder) bytes(t tag, v []byte) {
-	if len(v) != 0 {
-		e.field(t, v)
-	}
+// A codec goes through a message's fields. A field is its tag (2 bytes), its
+// length (4 bytes) and its value, all big-endian.
+type codec struct {
+	out []byte // what was encoded
+
+	decoding bool
+	tag      tag    // of the field at hand
+	value    []byte // aliases the input
+	known    bool   // the message has such a field
+	err      error  // the first
 }
 
-// field writes the value even if it is empty, as an element of a list.
-func (e *encoder) field(t tag, v []byte) {
-	e.b = binary.BigEndian.AppendUint16(e.b, uint16(t))
-	e.b = binary.BigEndian.AppendUint32(e.b, uint32(len(v)))
-	e.b = append(e.b, v...)
+func encode(m message) []byte {
+	var c codec
+	m.fields(&c)
+	return c.out
 }
 
-func (e *encoder) string(t tag, v string) { e.bytes(t, []byte(v)) }
-
-func (e *encoder) uint(t tag, v uint64) {
-	if v != 0 {
-		e.field(t, binary.BigEndian.AppendUint64(nil, v))
-	}
-}
-
-// time is nanoseconds since 1970 UTC.
-func (e *encoder) time(t tag, v time.Time) {
-	if !v.IsZero() {
-		e.field(t, binary.BigEndian.AppendUint64(nil, uint64(v.UnixNano())))
-	}
-}
-
-func (e *encoder) nested(t tag, v func(*encoder)) {
-	var inner encoder
-	v(&inner)
-	e.field(t, inner.b)
-}
-
-// A field is a decoded tag and its value, which aliases the input.
-type field struct {
-	tag   tag
-	value []byte
-}
-
-// decode calls take for each field. take returns errUnknown for a tag that it
-// does not know.
-func decode(b []byte, take func(field) error) error {
+func decode(b []byte, m message) error {
 	for len(b) > 0 {
 		if len(b) < 6 {
 			return fmt.Errorf("%w: a cut field", ErrMalformed)
 		}
-		f := field{tag: tag(binary.BigEndian.Uint16(b))}
+		c := codec{decoding: true, tag: tag(binary.BigEndian.Uint16(b))}
 		n := binary.BigEndian.Uint32(b[2:])
 		b = b[6:]
 		if uint64(n) > uint64(len(b)) {
-			return fmt.Errorf("%w: field %d is longer than the rest", ErrMalformed, f.tag)
+			return fmt.Errorf("%w: field %d is longer than the rest", ErrMalformed, c.tag)
 		}
-		f.value, b = b[:n:n], b[n:]
-		switch err := take(f); {
-		case err == nil:
-		case errors.Is(err, errUnknown) && f.tag >= optional:
-		case errors.Is(err, errUnknown):
-			return fmt.Errorf("%w: field %d", ErrUnsupported, f.tag)
-		default:
-			return err
+		c.value, b = b[:n:n], b[n:]
+		m.fields(&c)
+		if c.err != nil {
+			return c.err
+		}
+		if !c.known && c.tag < optional {
+			return fmt.Errorf("%w: field %d", ErrUnsupported, c.tag)
 		}
 	}
 	return nil
 }
 
-var errUnknown = errors.New("unknown field")
-
-func (f field) uint(to *uint64) error {
-	if len(f.value) != 8 {
-		return fmt.Errorf("%w: field %d is not a number", ErrMalformed, f.tag)
-	}
-	*to = binary.BigEndian.Uint64(f.value)
-	return nil
+// put appends a field.
+func (c *codec) put(t tag, v []byte) {
+	c.out = binary.BigEndian.AppendUint16(c.out, uint16(t))
+	c.out = binary.BigEndian.AppendUint32(c.out, uint32(len(v)))
+	c.out = append(c.out, v...)
 }
 
-func (f field) time(to *time.Time) error {
+// is reports whether the field at hand is t.
+func (c *codec) is(t tag) bool {
+	if c.tag != t {
+		return false
+	}
+	c.known = true
+	return true
+}
+
+func (c *codec) malformed(format string, v ...any) {
+	c.err = fmt.Errorf("%w: field %d %s", ErrMalformed, c.tag, fmt.Sprintf(format, v...))
+}
+
+func (c *codec) bytes(t tag, v *[]byte) {
+	if !c.decoding {
+		if len(*v) != 0 {
+			c.put(t, *v)
+		}
+	} else if c.is(t) {
+		*v = c.value
+	}
+}
+
+// string has at most limit bytes.
+func (c *codec) string(t tag, v *string, limit int) {
+	if !c.decoding {
+		if *v != "" {
+			c.put(t, []byte(*v))
+		}
+	} else if c.is(t) {
+		if len(c.value) > limit {
+			c.malformed("has %d bytes, more than %d", len(c.value), limit)
+			return
+		}
+		*v = string(c.value)
+	}
+}
+
+func (c *codec) uint(t tag, v *uint64) {
+	if !c.decoding {
+		if *v != 0 {
+			c.put(t, binary.BigEndian.AppendUint64(nil, *v))
+		}
+	} else if c.is(t) {
+		if len(c.value) != 8 {
+			c.malformed("is not a number")
+			return
+		}
+		*v = binary.BigEndian.Uint64(c.value)
+	}
+}
+
+// bool is 1 or left out.
+func (c *codec) bool(t tag, v *bool) {
 	var n uint64
-	if err := f.uint(&n); err != nil {
-		return err
+	if *v && !c.decoding {
+		n = 1
 	}
-	*to = time.Unix(0, int64(n)).UTC()
-	return nil
+	c.uint(t, &n)
+	if c.decoding && n != 0 {
+		*v = true
+	}
 }
 
-func (f field) duration(to *time.Duration) error {
+// time is nanoseconds since 1970 UTC.
+func (c *codec) time(t tag, v *time.Time) {
 	var n uint64
-	if err := f.uint(&n); err != nil {
-		return err
+	if !v.IsZero() && !c.decoding {
+		n = uint64(v.UnixNano())
 	}
-	if int64(n) < 0 {
-		return fmt.Errorf("%w: field %d is a negative duration", ErrMalformed, f.tag)
+	c.uint(t, &n)
+	if c.decoding && c.tag == t {
+		*v = time.Unix(0, int64(n)).UTC()
 	}
-	*to = time.Duration(n)
-	return nil
 }
 
-// string takes at most limit bytes.
-func (f field) string(to *string, limit int) error {
-	if len(f.value) > limit {
-		return fmt.Errorf("%w: field %d has %d bytes, more than %d", ErrMalformed, f.tag, len(f.value), limit)
+func (c *codec) duration(t tag, v *time.Duration) {
+	n := uint64(*v)
+	c.uint(t, &n)
+	if c.decoding && int64(n) < 0 {
+		c.malformed("is a negative duration")
+		return
 	}
-	*to = string(f.value)
-	return nil
+	*v = time.Duration(n)
 }
 
-// add appends to a list of at most limit elements.
-func add[T any](f field, to *[]T, limit int, v T) error {
+func (c *codec) keyID(t tag, v *seal.KeyID) {
+	if !c.decoding {
+		c.put(t, v[:])
+	} else if c.is(t) {
+		if len(c.value) != len(v) {
+			c.malformed("is a key id of %d bytes", len(c.value))
+			return
+		}
+		copy(v[:], c.value)
+	}
+}
+
+// strings and blobs are lists of at most limit elements, which may be empty.
+func (c *codec) strings(t tag, v *[]string, limit, maxLength int) {
+	if !c.decoding {
+		for _, s := range *v {
+			c.put(t, []byte(s))
+		}
+		return
+	}
+	if c.is(t) {
+		var s string
+		c.string(t, &s, maxLength)
+		add(c, v, limit, s)
+	}
+}
+
+func (c *codec) blobs(t tag, v *[][]byte, limit int) {
+	if !c.decoding {
+		for _, b := range *v {
+			c.put(t, b)
+		}
+	} else if c.is(t) {
+		add(c, v, limit, c.value)
+	}
+}
+
+func add[T any](c *codec, to *[]T, limit int, v T) {
 	if len(*to) >= limit {
-		return fmt.Errorf("%w: more than %d of field %d", ErrMalformed, limit, f.tag)
+		c.malformed("stands there more than %d times", limit)
+		return
 	}
 	*to = append(*to, v)
-	return nil
+}
+
+// message is a message in a field.
+func (c *codec) message(t tag, m message) {
+	if !c.decoding {
+		c.put(t, encode(m))
+	} else if c.is(t) {
+		c.err = decode(c.value, m)
+	}
+}
+
+// pointer is a message that may be missing.
+func pointer[T any, M interface {
+	*T
+	message
+}](c *codec, t tag, v **T,
+) {
+	if !c.decoding && *v == nil || c.decoding && c.tag != t {
+		return
+	}
+	if c.decoding {
+		*v = new(T)
+	}
+	c.message(t, M(*v))
+}
+
+// messages is a list of at most limit messages.
+func messages[T any, M interface {
+	*T
+	message
+}](c *codec, t tag, v *[]T, limit int,
+) {
+	if !c.decoding {
+		for i := range *v {
+			c.message(t, M(&(*v)[i]))
+		}
+	} else if c.tag == t {
+		var m T
+		c.message(t, M(&m))
+		add(c, v, limit, m)
+	}
 }

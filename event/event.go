@@ -23,6 +23,7 @@ const (
 	version   = 1
 	signature = "keyturn event v1" // the context of the signature
 	overhead  = 1 + 4 + seal.SignatureSize
+	maxKey    = 200 // the longest key that a bus takes, in bytes
 )
 
 // A Type says what the body is. The numbers are on the wire.
@@ -59,12 +60,11 @@ type Body interface {
 	kind() Type
 	// key is the only key under which this body may stand.
 	key() string
-	encode(*encoder)
-	decode(field) error
 	check() error
+	message
 }
 
-// Fields of the payload. Those of the body follow in bodyTag.
+// Fields of the payload.
 const (
 	tagType tag = iota + 1
 	tagTenant
@@ -73,6 +73,23 @@ const (
 	tagNonce
 	tagBody
 )
+
+// A payload is what is signed.
+type payload struct {
+	kind        uint64
+	tenant, key string
+	time        time.Time
+	nonce, body []byte
+}
+
+func (p *payload) fields(f *codec) {
+	f.uint(tagType, &p.kind)
+	f.string(tagTenant, &p.tenant, maxWord)
+	f.string(tagKey, &p.key, maxKey)
+	f.time(tagTime, &p.time)
+	f.bytes(tagNonce, &p.nonce)
+	f.bytes(tagBody, &p.body)
+}
 
 // Sign encodes and signs an event of the tenant. The key follows from the body.
 // Two events are never equal, whatever they say: each has 16 random bytes.
@@ -83,23 +100,20 @@ func Sign(k *seal.SigningKey, tenant string, at time.Time, body Body) ([]byte, e
 	if err := body.check(); err != nil {
 		return nil, fmt.Errorf("event: signing %s: %w", body.key(), err)
 	}
-	var nonce [16]byte
-	_, _ = rand.Read(nonce[:]) // never fails: see crypto/rand
-	var e encoder
-	e.uint(tagType, uint64(body.kind()))
-	e.string(tagTenant, tenant)
-	e.string(tagKey, body.key())
-	e.time(tagTime, at)
-	e.bytes(tagNonce, nonce[:])
-	e.nested(tagBody, body.encode)
-	if n := len(e.b) + overhead; n > MaxSize {
+	p := payload{
+		kind: uint64(body.kind()), tenant: tenant, key: body.key(), time: at,
+		nonce: make([]byte, 16), body: encode(body),
+	}
+	_, _ = rand.Read(p.nonce) // never fails: see crypto/rand
+	signed := encode(&p)
+	if n := len(signed) + overhead; n > MaxSize {
 		return nil, fmt.Errorf("event: %s has %d bytes, more than the %d that the bus takes", body.key(), n, MaxSize)
 	}
-	out := make([]byte, 0, len(e.b)+overhead)
+	out := make([]byte, 0, len(signed)+overhead)
 	out = append(out, version)
-	out = binary.BigEndian.AppendUint32(out, uint32(len(e.b)))
-	out = append(out, e.b...)
-	return append(out, k.Sign(signature, e.b)...), nil
+	out = binary.BigEndian.AppendUint32(out, uint32(len(signed)))
+	out = append(out, signed...)
+	return append(out, k.Sign(signature, signed)...), nil
 }
 
 // Open verifies that one of the trusted managers signed data for this tenant
@@ -162,45 +176,26 @@ func split(data []byte) (payload, sig []byte, err error) {
 	return data[5:n:n], data[n:], nil
 }
 
-func decodePayload(payload []byte) (*Event, error) {
-	e := new(Event)
-	var kind uint64
-	var body []byte
-	err := decode(payload, func(f field) error {
-		switch f.tag {
-		case tagType:
-			return f.uint(&kind)
-		case tagTenant:
-			return f.string(&e.Tenant, 63)
-		case tagKey:
-			return f.string(&e.Key, 200)
-		case tagTime:
-			return f.time(&e.Time)
-		case tagNonce:
-			return nil
-		case tagBody:
-			body = f.value
-			return nil
-		}
-		return errUnknown
-	})
-	if err != nil {
+func decodePayload(b []byte) (*Event, error) {
+	var p payload
+	if err := decode(b, &p); err != nil {
 		return nil, err
 	}
-	b := newBody(Type(kind))
-	if b == nil {
+	e := &Event{Tenant: p.tenant, Key: p.key, Time: p.time}
+	body := newBody(Type(p.kind))
+	if body == nil {
 		return e, nil
 	}
-	if err := decode(body, b.decode); err != nil {
+	if err := decode(p.body, body); err != nil {
 		return nil, err
 	}
-	if err := b.check(); err != nil {
+	if err := body.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if b.key() != e.Key {
-		return nil, fmt.Errorf("%w: the body is that of %q, the header says %q", ErrMalformed, b.key(), e.Key)
+	if body.key() != e.Key {
+		return nil, fmt.Errorf("%w: the body is that of %q, the header says %q", ErrMalformed, body.key(), e.Key)
 	}
-	e.Body = b
+	e.Body = body
 	return e, nil
 }
 

@@ -36,39 +36,11 @@ const (
 func (n *Names) kind() Type  { return TypeNames }
 func (n *Names) key() string { return NamesKey(n.Group, n.Names) }
 
-func (n *Names) encode(e *encoder) {
-	e.string(namesGroup, n.Group)
-	for _, s := range n.Names {
-		e.field(namesName, []byte(s))
-	}
-	for _, id := range n.Holders {
-		e.string(namesHolder, id)
-	}
-	if n.Newest != nil {
-		e.nested(namesNewest, n.Newest.encode)
-	}
-}
-
-func (n *Names) decode(f field) error {
-	var s string
-	switch f.tag {
-	case namesGroup:
-		return f.string(&n.Group, 63)
-	case namesName:
-		if err := f.string(&s, maxName); err != nil {
-			return err
-		}
-		return add(f, &n.Names, MaxNames, s)
-	case namesHolder:
-		if err := f.string(&s, 11); err != nil {
-			return err
-		}
-		return add(f, &n.Holders, MaxHolders, s)
-	case namesNewest:
-		n.Newest = new(Spec)
-		return decode(f.value, n.Newest.decode)
-	}
-	return errUnknown
+func (n *Names) fields(f *codec) {
+	f.string(namesGroup, &n.Group, maxWord)
+	f.strings(namesName, &n.Names, MaxNames, maxName)
+	f.strings(namesHolder, &n.Holders, MaxHolders, maxWord)
+	pointer(f, namesNewest, &n.Newest)
 }
 
 func (n *Names) check() error {
@@ -97,17 +69,9 @@ type Config struct{ Sealed []byte }
 
 const configSealed tag = 1
 
-func (c *Config) kind() Type        { return TypeConfig }
-func (c *Config) key() string       { return ConfigKey }
-func (c *Config) encode(e *encoder) { e.bytes(configSealed, c.Sealed) }
-
-func (c *Config) decode(f field) error {
-	if f.tag != configSealed {
-		return errUnknown
-	}
-	c.Sealed = f.value
-	return nil
-}
+func (c *Config) kind() Type      { return TypeConfig }
+func (c *Config) key() string     { return ConfigKey }
+func (c *Config) fields(f *codec) { f.bytes(configSealed, &c.Sealed) }
 
 func (c *Config) check() error { return sealedIsThere(c.Sealed) }
 
@@ -120,13 +84,13 @@ func sealedIsThere(b []byte) error {
 
 // Seal seals the configuration's text to the managers.
 func (c *Config) Seal(tenant string, to *seal.PublicKey, text []byte) (err error) {
-	c.Sealed, err = to.Seal(associated(c.kind(), tenant, c.key(), func(*encoder) {}), text)
+	c.Sealed, err = to.Seal(associated(c.kind(), tenant, c.key(), func(*codec) {}), text)
 	return err
 }
 
 // Open returns the configuration's text.
 func (c *Config) Open(tenant string, keys []*seal.PrivateKey) ([]byte, error) {
-	return seal.Open(keys, associated(c.kind(), tenant, c.key(), func(*encoder) {}), c.Sealed)
+	return seal.Open(keys, associated(c.kind(), tenant, c.key(), func(*codec) {}), c.Sealed)
 }
 
 // IssuerState is what a named issuer keeps on the bus for all managers: the
@@ -153,28 +117,11 @@ const (
 func (s *IssuerState) kind() Type  { return TypeIssuerState }
 func (s *IssuerState) key() string { return IssuerKey(s.Name) }
 
-func (s *IssuerState) encode(e *encoder) {
-	e.string(issuerName, s.Name)
-	e.string(issuerKind, s.Kind)
-	for _, der := range s.Roots {
-		e.field(issuerRoot, der)
-	}
-	e.bytes(issuerSealed, s.Sealed)
-}
-
-func (s *IssuerState) decode(f field) error {
-	switch f.tag {
-	case issuerName:
-		return f.string(&s.Name, 63)
-	case issuerKind:
-		return f.string(&s.Kind, 63)
-	case issuerRoot:
-		return add(f, &s.Roots, MaxChain, f.value)
-	case issuerSealed:
-		s.Sealed = f.value
-		return nil
-	}
-	return errUnknown
+func (s *IssuerState) fields(f *codec) {
+	f.string(issuerName, &s.Name, maxWord)
+	f.string(issuerKind, &s.Kind, maxWord)
+	f.blobs(issuerRoot, &s.Roots, MaxChain)
+	f.bytes(issuerSealed, &s.Sealed)
 }
 
 func (s *IssuerState) check() error {
@@ -186,7 +133,7 @@ func (s *IssuerState) check() error {
 
 // Associated is the associated data that Sealed is bound to.
 func (s *IssuerState) Associated(tenant string) []byte {
-	return associated(s.kind(), tenant, s.key(), func(e *encoder) { e.string(issuerKind, s.Kind) })
+	return associated(s.kind(), tenant, s.key(), func(f *codec) { f.string(issuerKind, &s.Kind, maxWord) })
 }
 
 // Group is a group's public key: what certificate keys are sealed to.
@@ -204,20 +151,9 @@ const (
 func (g *Group) kind() Type  { return TypeGroup }
 func (g *Group) key() string { return GroupKey(g.Name) }
 
-func (g *Group) encode(e *encoder) {
-	e.string(groupName, g.Name)
-	e.bytes(groupKey, g.Key)
-}
-
-func (g *Group) decode(f field) error {
-	switch f.tag {
-	case groupName:
-		return f.string(&g.Name, 63)
-	case groupKey:
-		g.Key = f.value
-		return nil
-	}
-	return errUnknown
+func (g *Group) fields(f *codec) {
+	f.string(groupName, &g.Name, maxWord)
+	f.bytes(groupKey, &g.Key)
 }
 
 func (g *Group) check() error {
@@ -236,16 +172,9 @@ type LogInfo struct {
 
 const logEpoch tag = 1
 
-func (l *LogInfo) kind() Type        { return TypeLogInfo }
-func (l *LogInfo) key() string       { return LogInfoKey }
-func (l *LogInfo) encode(e *encoder) { e.uint(logEpoch, l.Epoch) }
-
-func (l *LogInfo) decode(f field) error {
-	if f.tag != logEpoch {
-		return errUnknown
-	}
-	return f.uint(&l.Epoch)
-}
+func (l *LogInfo) kind() Type      { return TypeLogInfo }
+func (l *LogInfo) key() string     { return LogInfoKey }
+func (l *LogInfo) fields(f *codec) { f.uint(logEpoch, &l.Epoch) }
 
 func (l *LogInfo) check() error {
 	if l.Epoch == 0 {

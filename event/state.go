@@ -13,7 +13,7 @@ import (
 // MaxHistory is how many generations State.History keeps.
 const MaxHistory = 100
 
-// maxText bounds the free texts in a state, in bytes.
+// maxText bounds a failure's message, in bytes.
 const maxText = 4096
 
 // Reasons for a generation, in Record.Reason and Claim.Reason.
@@ -79,7 +79,8 @@ type Failure struct {
 	Attempts uint64
 	At       time.Time
 	// Next is when the schedule tries again.
-	Next    time.Time
+	Next time.Time
+	// Message has at most 4096 bytes.
 	Message string
 }
 
@@ -109,56 +110,16 @@ const (
 func (s *State) kind() Type  { return TypeState }
 func (s *State) key() string { return StateKey(s.ID) }
 
-func (s *State) encode(e *encoder) {
-	e.string(stateID, s.ID)
-	e.nested(stateSpec, s.Spec.encode)
-	e.uint(stateEpoch, s.Epoch)
-	e.uint(stateGeneration, s.Generation)
-	if s.Removed {
-		e.uint(stateRemoved, 1)
-	}
-	if s.Claim != nil {
-		e.nested(stateClaim, s.Claim.encode)
-	}
-	if s.Failure != nil {
-		e.nested(stateFailure, s.Failure.encode)
-	}
-	for i := range s.History {
-		e.nested(stateRecord, s.History[i].encode)
-	}
-	e.bytes(stateCurrent, s.Current)
-}
-
-func (s *State) decode(f field) error {
-	switch f.tag {
-	case stateID:
-		return f.string(&s.ID, 11)
-	case stateSpec:
-		return decode(f.value, s.Spec.decode)
-	case stateEpoch:
-		return f.uint(&s.Epoch)
-	case stateGeneration:
-		return f.uint(&s.Generation)
-	case stateRemoved:
-		s.Removed = true
-		return nil
-	case stateClaim:
-		s.Claim = new(Claim)
-		return decode(f.value, s.Claim.decode)
-	case stateFailure:
-		s.Failure = new(Failure)
-		return decode(f.value, s.Failure.decode)
-	case stateRecord:
-		var r Record
-		if err := decode(f.value, r.decode); err != nil {
-			return err
-		}
-		return add(f, &s.History, MaxHistory, r)
-	case stateCurrent:
-		s.Current = f.value
-		return nil
-	}
-	return errUnknown
+func (s *State) fields(f *codec) {
+	f.string(stateID, &s.ID, maxWord)
+	f.message(stateSpec, &s.Spec)
+	f.uint(stateEpoch, &s.Epoch)
+	f.uint(stateGeneration, &s.Generation)
+	f.bool(stateRemoved, &s.Removed)
+	pointer(f, stateClaim, &s.Claim)
+	pointer(f, stateFailure, &s.Failure)
+	messages(f, stateRecord, &s.History, MaxHistory)
+	f.bytes(stateCurrent, &s.Current)
 }
 
 func (s *State) check() error {
@@ -171,11 +132,12 @@ func (s *State) check() error {
 	if (s.Generation == 0) != (len(s.Current) == 0) {
 		return errors.New("a generation without its event, or an event without generation")
 	}
+	if s.Failure != nil && len(s.Failure.Message) > maxText {
+		return fmt.Errorf("a failure's message of %d bytes: at most %d are kept", len(s.Failure.Message), maxText)
+	}
 	return s.Spec.check()
 }
 
-// Fields of a Spec; names of more than one use share their numbers across the
-// nested lists.
 const (
 	specGroup tag = iota + 1
 	specName
@@ -186,40 +148,14 @@ const (
 	specCreated
 )
 
-func (s *Spec) encode(e *encoder) {
-	e.string(specGroup, s.Group)
-	for _, n := range s.Names {
-		e.field(specName, []byte(n))
-	}
-	e.string(specIssuer, s.Issuer)
-	e.string(specKeyType, s.KeyType)
-	e.uint(specLifetime, uint64(s.Lifetime))
-	e.string(specRenewBefore, s.RenewBefore)
-	e.time(specCreated, s.Created)
-}
-
-func (s *Spec) decode(f field) error {
-	switch f.tag {
-	case specGroup:
-		return f.string(&s.Group, 63)
-	case specName:
-		var n string
-		if err := f.string(&n, maxName); err != nil {
-			return err
-		}
-		return add(f, &s.Names, MaxNames, n)
-	case specIssuer:
-		return f.string(&s.Issuer, 63)
-	case specKeyType:
-		return f.string(&s.KeyType, 63)
-	case specLifetime:
-		return f.duration(&s.Lifetime)
-	case specRenewBefore:
-		return f.string(&s.RenewBefore, 63)
-	case specCreated:
-		return f.time(&s.Created)
-	}
-	return errUnknown
+func (s *Spec) fields(f *codec) {
+	f.string(specGroup, &s.Group, maxWord)
+	f.strings(specName, &s.Names, MaxNames, maxName)
+	f.string(specIssuer, &s.Issuer, maxWord)
+	f.string(specKeyType, &s.KeyType, maxWord)
+	f.duration(specLifetime, &s.Lifetime)
+	f.string(specRenewBefore, &s.RenewBefore, maxWord)
+	f.time(specCreated, &s.Created)
 }
 
 func (s *Spec) check() error {
@@ -246,28 +182,12 @@ const (
 	claimAt
 )
 
-func (c *Claim) encode(e *encoder) {
-	e.uint(claimGeneration, c.Generation)
-	e.string(claimOwner, c.Owner)
-	e.string(claimBoot, c.Boot)
-	e.string(claimReason, c.Reason)
-	e.time(claimAt, c.At)
-}
-
-func (c *Claim) decode(f field) error {
-	switch f.tag {
-	case claimGeneration:
-		return f.uint(&c.Generation)
-	case claimOwner:
-		return f.string(&c.Owner, 63)
-	case claimBoot:
-		return f.string(&c.Boot, 63)
-	case claimReason:
-		return f.string(&c.Reason, 63)
-	case claimAt:
-		return f.time(&c.At)
-	}
-	return errUnknown
+func (c *Claim) fields(f *codec) {
+	f.uint(claimGeneration, &c.Generation)
+	f.string(claimOwner, &c.Owner, maxWord)
+	f.string(claimBoot, &c.Boot, maxWord)
+	f.string(claimReason, &c.Reason, maxWord)
+	f.time(claimAt, &c.At)
 }
 
 const (
@@ -277,25 +197,11 @@ const (
 	failureMessage
 )
 
-func (f *Failure) encode(e *encoder) {
-	e.uint(failureAttempts, f.Attempts)
-	e.time(failureAt, f.At)
-	e.time(failureNext, f.Next)
-	e.string(failureMessage, f.Message[:min(len(f.Message), maxText)])
-}
-
-func (f *Failure) decode(d field) error {
-	switch d.tag {
-	case failureAttempts:
-		return d.uint(&f.Attempts)
-	case failureAt:
-		return d.time(&f.At)
-	case failureNext:
-		return d.time(&f.Next)
-	case failureMessage:
-		return d.string(&f.Message, maxText)
-	}
-	return errUnknown
+func (x *Failure) fields(f *codec) {
+	f.uint(failureAttempts, &x.Attempts)
+	f.time(failureAt, &x.At)
+	f.time(failureNext, &x.Next)
+	f.string(failureMessage, &x.Message, maxText)
 }
 
 const (
@@ -308,40 +214,12 @@ const (
 	recordNotAfter
 )
 
-func (r *Record) encode(e *encoder) {
-	e.uint(recordEpoch, r.Epoch)
-	e.uint(recordGeneration, r.Generation)
-	e.time(recordAt, r.At)
-	e.bytes(recordManager, r.Manager[:])
-	e.string(recordReason, r.Reason)
-	e.bytes(recordSerial, r.Serial)
-	e.time(recordNotAfter, r.NotAfter)
-}
-
-func (r *Record) decode(f field) error {
-	switch f.tag {
-	case recordEpoch:
-		return f.uint(&r.Epoch)
-	case recordGeneration:
-		return f.uint(&r.Generation)
-	case recordAt:
-		return f.time(&r.At)
-	case recordManager:
-		if len(f.value) != len(r.Manager) {
-			return fmt.Errorf("%w: a key id of %d bytes", ErrMalformed, len(f.value))
-		}
-		copy(r.Manager[:], f.value)
-		return nil
-	case recordReason:
-		return f.string(&r.Reason, 63)
-	case recordSerial:
-		if len(f.value) > 20 { // RFC 5280 section 4.1.2.2
-			return fmt.Errorf("%w: a serial number of %d bytes", ErrMalformed, len(f.value))
-		}
-		r.Serial = f.value
-		return nil
-	case recordNotAfter:
-		return f.time(&r.NotAfter)
-	}
-	return errUnknown
+func (r *Record) fields(f *codec) {
+	f.uint(recordEpoch, &r.Epoch)
+	f.uint(recordGeneration, &r.Generation)
+	f.time(recordAt, &r.At)
+	f.keyID(recordManager, &r.Manager)
+	f.string(recordReason, &r.Reason, maxWord)
+	f.bytes(recordSerial, &r.Serial)
+	f.time(recordNotAfter, &r.NotAfter)
 }

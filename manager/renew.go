@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
@@ -162,13 +163,22 @@ func (m *Manager) failed(ctx context.Context, c *Managed, cause error) error {
 		now := time.Now()
 		n := c.failures() + 1
 		wait := c.retryAfter(n, now)
-		next.Failure = &event.Failure{At: now, Attempts: n, Next: now.Add(wait), Message: cause.Error()}
+		next.Failure = &event.Failure{At: now, Attempts: n, Next: now.Add(wait), Message: bounded(cause.Error())}
 		m.logger.Error("certificate could not be renewed", "managed_id", c.ID, "attempt", n, "retry_in", wait.Round(time.Second).String(), "error", cause)
 	}
 	if _, err := m.append(ctx, c.Position, &next.State); err != nil && !conflict(err) {
 		return fmt.Errorf("the failure could not be noted: %w", err)
 	}
 	return nil
+}
+
+// bounded keeps the start of a CA's long answer, in whole characters.
+func bounded(s string) string {
+	const most = 4000
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + " …"
 }
 
 // copy makes the group's entry what the state says, unless it is that or newer
