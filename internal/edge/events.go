@@ -26,8 +26,9 @@ const (
 	// writeTimeout is how long a listener may take none of what is written.
 	writeTimeout = 2 * heartbeat
 
-	// lastWrite is how long the end of the events may take when they are to end.
-	lastWrite = time.Second
+	// lastWrite is how long a client may take to read what ends its events, or its
+	// connection.
+	lastWrite = time.Second / 2
 
 	retry = time.Second // after which a browser connects again
 )

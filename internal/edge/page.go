@@ -26,16 +26,17 @@ var pageSource string
 //go:embed static
 var staticFiles embed.FS
 
-// page has functions rather than methods of what it shows, so that a page of nothing
-// is the template from which a script makes more.
 var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
+	"anchor":    anchor,
 	"clock":     clock,
-	"day":       day,
-	"machine":   machine,
-	"short":     short,
-	"groups":    groups,
+	"count":     count,
 	"countdown": countdown,
+	"day":       day,
+	"groups":    groups,
+	"machine":   machine,
+	"name":      name,
 	"percent":   percent,
+	"short":     short,
 }).Parse(pageSource))
 
 const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
@@ -120,19 +121,28 @@ func hostname(host string) (string, bool) {
 // A view is what page.html shows.
 type view struct {
 	update
-	Large     *shown // nil if there is none
-	Small     []shown
-	Blank     shown     // to make cards from
-	BlankTurn shownTurn // to make rows from
-	Hidden    int       // certificates beyond those
-	Via       string    // what the page came over
+	Large     card // blank if there is none
+	Small     []card
+	Hidden    int    // how many certificates there are beyond those
+	Via       string // what the page came over
+	Blank     card   // for the script to make more from
+	BlankTurn shownTurn
+}
+
+// A card is a certificate at a time.
+type card struct {
+	shown
+	Now time.Time
 }
 
 func (e *Edge) index(w http.ResponseWriter, r *http.Request) {
 	v := view{update: e.state(), Via: via(r)}
-	v.Small = v.Certificates
-	if len(v.Certificates) > 0 {
-		v.Large, v.Small = &v.Certificates[0], v.Certificates[1:]
+	for i, c := range v.Certificates {
+		if i == 0 {
+			v.Large = card{c, v.Now}
+		} else {
+			v.Small = append(v.Small, card{c, v.Now})
+		}
 	}
 	v.Hidden = v.Count - len(v.Certificates)
 	var b bytes.Buffer
@@ -201,6 +211,23 @@ func written(t time.Time, layout string) string {
 	return t.Local().Format(layout)
 }
 
+// count is n with its thousands apart.
+func count(n any) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// name is the name that a certificate goes by where there is room for one.
+func name(c Certificate) string {
+	if len(c.Names) == 0 {
+		return c.ID
+	}
+	return c.Names[0]
+}
+
 // short is the beginning of a serial number, enough to tell two apart.
 func short(serial string) string {
 	switch {
@@ -223,7 +250,10 @@ func groups(hex string) []string {
 }
 
 // A phrase is a countdown: "turns in", "0:42".
-type phrase struct{ Before, Time string }
+type phrase struct {
+	Before, Time string
+	Over         bool // the certificate has expired
+}
 
 // countdown says what comes next for c. The script says the same.
 func countdown(c Certificate, now time.Time) phrase {
@@ -231,15 +261,15 @@ func countdown(c Certificate, now time.Time) phrase {
 	case c.ID == "":
 		return phrase{}
 	case now.Before(c.NotBefore):
-		return phrase{"valid in", remaining(c.NotBefore.Sub(now))}
+		return phrase{"valid in", remaining(c.NotBefore.Sub(now)), false}
 	case !now.Before(c.NotAfter):
-		return phrase{"expired", remaining(now.Sub(c.NotAfter)) + " ago"}
+		return phrase{"expired", remaining(now.Sub(c.NotAfter)) + " ago", true}
 	case c.Next.IsZero() || c.Next.After(c.NotAfter):
-		return phrase{"expires in", remaining(c.NotAfter.Sub(now))}
+		return phrase{"expires in", remaining(c.NotAfter.Sub(now)), false}
 	case !now.Before(c.Next):
-		return phrase{"turns", "now"}
+		return phrase{"turns", "now", false}
 	}
-	return phrase{"turns in", remaining(c.Next.Sub(now))}
+	return phrase{"turns in", remaining(c.Next.Sub(now)), false}
 }
 
 // remaining is d rounded up to a second, or the days in it.
@@ -262,4 +292,17 @@ func percent(c Certificate, t time.Time) string {
 	}
 	part := float64(t.Sub(c.NotBefore)) / float64(life)
 	return strconv.FormatFloat(100*min(max(part, 0), 1), 'f', 2, 64)
+}
+
+// anchor is the end at which the text under the mark of c is held, so that all of it
+// is seen.
+func anchor(c Certificate) string {
+	at, _ := strconv.ParseFloat(percent(c, c.Next), 64)
+	switch {
+	case at < 15:
+		return "start"
+	case at > 85:
+		return "end"
+	}
+	return "middle"
 }

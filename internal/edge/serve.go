@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,9 +42,9 @@ type tlsServer struct {
 	mu     sync.Mutex
 	stops  map[*func()]struct{}  // of the listeners
 	fresh  map[net.Conn]struct{} // on which no request has come yet
-	closed bool
-	wg     sync.WaitGroup // the calls of serve; added to with mu held and not closed
-	conns  sync.WaitGroup // what net/http has; added to by calls of serve only
+	closed atomic.Bool           // by a shutdown; set with mu held
+	wg     sync.WaitGroup        // the calls of serve; added to with mu held and not closed
+	conns  sync.WaitGroup        // what net/http has; added to by calls of serve only
 }
 
 func newTLSServer(config *tls.Config, handler http.Handler, logger *slog.Logger, count func(served bool)) *tlsServer {
@@ -83,7 +84,7 @@ func (s *tlsServer) connState(conn net.Conn, state http.ConnState) {
 		delete(s.fresh, conn)
 	default:
 		s.conns.Add(1)
-		if s.closed {
+		if s.closed.Load() {
 			closeConn(conn)
 		} else {
 			s.fresh[conn] = struct{}{}
@@ -147,7 +148,7 @@ func (s *tlsServer) serve(l net.Listener) error {
 func (s *tlsServer) start(stop *func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed.Load() {
 		return false
 	}
 	s.stops[stop] = struct{}{}
@@ -189,7 +190,7 @@ func (s *tlsServer) accept(ctx context.Context, l net.Listener) (net.Conn, error
 // handshake makes and counts the handshake of conn. The error is for the caller to
 // act on; it is logged already.
 func (s *tlsServer) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
-	seen := &seenConn{Conn: conn}
+	seen := &seenConn{Conn: conn, closed: &s.closed}
 	t := tls.Server(seen, s.config)
 	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -242,7 +243,7 @@ func bounded(err error) string {
 // shutdown is the part of [Edge.Shutdown] that is about the listeners.
 func (s *tlsServer) shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	s.closed = true
+	s.closed.Store(true)
 	for stop := range s.stops {
 		(*stop)()
 	}
@@ -258,11 +259,20 @@ func (s *tlsServer) shutdown(ctx context.Context) error {
 	return cmp.Or(err, wait(ctx, &s.wg), wait(ctx, &s.conns))
 }
 
-// A seenConn knows whether anything was read. It is used by one goroutine until the
-// handshake has ended, and not asked afterwards.
+// A seenConn is what is under TLS. It knows whether anything was read, of which it is
+// asked before the handshake has ended only, and keeps crypto/tls from waiting five
+// seconds to take leave of a client that does not read.
 type seenConn struct {
 	net.Conn
-	any bool
+	any    bool
+	closed *atomic.Bool // by a shutdown
+}
+
+func (c *seenConn) SetWriteDeadline(t time.Time) error {
+	if last := time.Now().Add(lastWrite); c.closed.Load() && t.After(last) {
+		t = last
+	}
+	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *seenConn) Read(b []byte) (int, error) {
