@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -220,6 +221,13 @@ func TestLarge(t *testing.T) {
 	is("")
 }
 
+// drain reads from conn until the edge has closed it, which is after it has counted it.
+func drain(t testing.TB, conn net.Conn) {
+	t.Helper()
+	_, _ = io.Copy(io.Discard, conn)
+	_ = conn.Close()
+}
+
 func TestCounting(t *testing.T) {
 	var store keyturn.Store
 	put(t, &store)
@@ -242,7 +250,7 @@ func TestCounting(t *testing.T) {
 	if err := client.HandshakeContext(t.Context()); err == nil {
 		t.Error("the handshake for a name that is not in the store was served")
 	}
-	_ = conn.Close()
+	drain(t, conn)
 
 	// Not TLS at all.
 	if conn, err = l.dial(t.Context(), "", ""); err != nil {
@@ -251,7 +259,7 @@ func TestCounting(t *testing.T) {
 	if _, err := conn.Write([]byte("SSH-2.0-x\r\n")); err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.Close()
+	drain(t, conn)
 
 	transport := transport(tls.VersionTLS13, true)
 	transport.DialContext = l.dial
@@ -259,7 +267,7 @@ func TestCounting(t *testing.T) {
 	for range 3 { // over one connection
 		get(t, transport, "https://localhost/state")
 	}
-	// All that began before is over after a shutdown.
+	// The probe is over after a shutdown.
 	if err := e.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -107,11 +107,15 @@ func TestFailures(t *testing.T) {
 	e := start(t, Config{Store: &store, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, l)
 
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		conn, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{MaxVersion: version})
-		if err == nil {
-			_ = conn.Close()
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := tls.Client(conn, &tls.Config{ServerName: "localhost", MaxVersion: version})
+		if err := client.HandshakeContext(t.Context()); err == nil {
 			t.Error("the certificate is trusted")
 		}
+		drain(t, conn)
 	}
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -129,7 +133,7 @@ func TestFailures(t *testing.T) {
 	if err != nil || answer.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "https://") {
 		t.Errorf("plain HTTP is answered %s %q, %v", answer.Status, body, err)
 	}
-	_ = conn.Close()
+	drain(t, conn)
 
 	if err := e.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
