@@ -21,9 +21,9 @@ const (
 	// afterFailure is the shortest time until a certificate is looked at again
 	// whose attempt could not even be noted, because the bus is gone.
 	afterFailure = 5 * time.Second
-	// copyGrace is how long whoever committed a generation has to copy it for
-	// the group, before another manager does.
-	copyGrace = 10 * time.Second
+	// grace is how long whoever made a certificate, or committed a
+	// generation, has to go on with it, before another manager does.
+	grace = 10 * time.Second
 	// refollow is the wait before the bus is followed again.
 	refollow = time.Second
 )
@@ -126,11 +126,16 @@ func (s *scheduler) poke() {
 func (s *scheduler) planLocked(c *Managed, wait time.Duration) {
 	at := time.Now().Add(wait)
 	if c.Generation > 0 && s.copies[c.ID].Less(c.Version) {
-		s.due.push(c.ID, c.Position, later(at, c.Changed.Add(copyGrace)))
+		s.due.push(c.ID, c.Position, later(at, c.Changed.Add(grace)))
 	}
-	if !c.Removed {
-		s.due.push(c.ID, c.Position, later(at, c.RenewAt()))
+	if c.Removed {
+		return
 	}
+	due := later(at, c.RenewAt())
+	if c.Generation == 0 {
+		due = later(due, c.Changed.Add(grace)) // its maker is at it
+	}
+	s.due.push(c.ID, c.Position, due)
 }
 
 func later(a, b time.Time) time.Time {

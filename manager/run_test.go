@@ -286,7 +286,7 @@ func TestRunFinishesWhatACrashLeft(t *testing.T) {
 		}
 		stop := run(t, m)
 		defer stop()
-		time.Sleep(copyGrace + time.Second)
+		time.Sleep(grace + time.Second)
 		synctest.Wait()
 		if v := f.copyOf(t, c.ID).(*event.Certificate).Version; v.Generation != 2 {
 			t.Error("the copy was not made up for")

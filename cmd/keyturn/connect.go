@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -89,10 +90,20 @@ func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager
 	return err
 }
 
+// busURL returns the URL of a bus elsewhere. KEYTURN_NATS without a scheme is
+// the listen address of a keyturn serve, and not meant here.
+func busURL(cmd *cobra.Command) string {
+	url := setting(cmd, "nats")
+	if !cmd.Flags().Changed("nats") && !strings.Contains(url, "://") {
+		url = os.Getenv("NATS_URL")
+	}
+	return url
+}
+
 // connect finds the bus and the identity.
 func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.Config, error) {
 	o := jetstream.Options{
-		URL: setting(cmd, "nats", "NATS_URL"), Creds: setting(cmd, "creds", "NATS_CREDS"),
+		URL: busURL(cmd), Creds: setting(cmd, "creds", "NATS_CREDS"),
 		Name: "keyturn " + cmd.Name(), Logger: slog.New(slog.DiscardHandler),
 	}
 	identity := setting(cmd, "identity")

@@ -47,7 +47,7 @@ seal, bus/jetstream, replica < internal/datadir  # who writes which file of it
 keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
 
-NONE < internal/names, internal/deps, internal/gotest, packaging
+NONE < internal/names, internal/deps, internal/gotest, packaging, docs
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...
 
 manager !< replica

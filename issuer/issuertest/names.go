@@ -39,10 +39,10 @@ func testNames(t *testing.T, c Config) {
 		{title: "IPv6", names: []string{"2001:db8::1"}, ip: true},
 		{title: "mixed", names: []string{"www.@", "*.sub.@", "127.0.0.1", "::1"}, wildcard: true, ip: true},
 	} {
+		if test.ip && c.NoIP || test.wildcard && c.NoWildcard {
+			continue
+		}
 		t.Run(test.title, func(t *testing.T) {
-			if test.ip && c.NoIP || test.wildcard && c.NoWildcard {
-				t.Skip("this CA does not sign such names")
-			}
 			csr := c.request(t, c.key(t), test.names...)
 			raw := bytes.Clone(csr.Raw)
 			leaf := c.issue(t, csr, 0)

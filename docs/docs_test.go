@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package docs_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
+
+// TestProgramsCompile builds every Go program of the pages, and the README's
+// fragment inside a function.
+func TestProgramsCompile(t *testing.T) {
+	n := 0
+	for _, page := range []string{"../README.md", "go.md", "operating.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range goBlock.FindAllStringSubmatch(string(text), -1) {
+			n++
+			code := m[1]
+			if !strings.HasPrefix(code, "package ") {
+				code = fragment(code)
+			}
+			file := filepath.Join(t.TempDir(), "main.go")
+			if err := os.WriteFile(file, []byte(code), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("go", "vet", file).CombinedOutput(); err != nil {
+				t.Errorf("program %d of %s: %v\n%s", i+1, page, err, out)
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("only %d programs were found", n)
+	}
+}
+
+func fragment(code string) string {
+	return fmt.Sprintf(`package main
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/replica"
+)
+
+func serve(ctx context.Context, dir string, handler http.Handler) error {
+%s}
+
+func main() { _ = serve(context.Background(), "", nil) }
+`, code)
+}
+
+var link = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
+
+// TestLinks holds that what the pages point at is there.
+func TestLinks(t *testing.T) {
+	pages, err := filepath.Glob("../*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, own...) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s links %s, which is not there", page, m[1])
+			}
+		}
+	}
+}
