@@ -54,6 +54,7 @@ type Options struct {
 // credentials and malformed URLs are errors.
 func Connect(o Options) (*Log, error) {
 	logger := cmp.Or(o.Logger, slog.Default())
+	l := &Log{tenant: cmp.Or(o.Tenant, "default")}
 	options := []nats.Option{
 		nats.Name(cmp.Or(o.Name, "keyturn")),
 		nats.RetryOnFailedConnect(true),
@@ -68,6 +69,7 @@ func Connect(o Options) (*Log, error) {
 				logger.Warn("the bus cannot be reached; trying on", "error", err)
 			}
 		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed.Store(&err) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			logger.Info("the bus is reached again", "url", nc.ConnectedUrlRedacted())
 		}),
@@ -100,8 +102,7 @@ func Connect(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: connecting to %s: %w", redact(target), err)
 	}
-	l, err := New(nc, cmp.Or(o.Tenant, "default"))
-	if err != nil {
+	if err := l.over(nc); err != nil {
 		nc.Close()
 		return nil, err
 	}

@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -73,6 +74,9 @@ type Log struct {
 	js     jetstream.JetStream
 	tenant string
 
+	// failed is why the last attempt to connect failed.
+	failed atomic.Pointer[error]
+
 	mu    sync.Mutex
 	known *known // guarded by mu; nil until the server was asked
 }
@@ -89,11 +93,16 @@ var _ bus.Log = (*Log)(nil)
 
 // New returns the tenant's log over a connection that stays the caller's.
 func New(nc *nats.Conn, tenant string) (*Log, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("bus: jetstream: %w", err)
+	l := &Log{tenant: tenant}
+	return l, l.over(nc)
+}
+
+func (l *Log) over(nc *nats.Conn) (err error) {
+	l.nc = nc
+	if l.js, err = jetstream.New(nc); err != nil {
+		return fmt.Errorf("bus: jetstream: %w", err)
 	}
-	return &Log{nc: nc, js: js, tenant: tenant}, nil
+	return nil
 }
 
 // Connected returns when the connection stands, or with the reason why it does
@@ -108,7 +117,7 @@ func (l *Log) Connected(ctx context.Context) error {
 				return nats.ErrConnectionClosed
 			}
 		case <-ctx.Done():
-			return cmp.Or(l.nc.LastError(), ctx.Err())
+			return l.Check()
 		}
 	}
 	return nil
@@ -119,7 +128,21 @@ func (l *Log) Check() error {
 	if l.nc.IsConnected() {
 		return nil
 	}
-	return cmp.Or(l.nc.LastError(), errors.New("not connected"))
+	if failed := l.failed.Load(); failed != nil {
+		return fmt.Errorf("not connected: %w", *failed)
+	}
+	return fmt.Errorf("not connected: %w", cmp.Or(l.nc.LastError(), errDisconnected))
+}
+
+// explain says in plain words what a request failed with that could not even
+// be sent.
+func (l *Log) explain(err error) error {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) {
+		if why := l.Check(); why != nil {
+			return why
+		}
+	}
+	return err
 }
 
 // Close ends the connection. Calls under way fail.
@@ -184,7 +207,7 @@ func (l *Log) info(ctx context.Context) (id string, head uint64, err error) {
 	reconnects := l.nc.Stats().Reconnects
 	s, err := l.js.Stream(ctx, StreamName(l.tenant))
 	if err != nil {
-		return "", 0, fmt.Errorf("bus: asking for stream %s: %w", StreamName(l.tenant), err)
+		return "", 0, fmt.Errorf("bus: asking for stream %s: %w", StreamName(l.tenant), l.explain(err))
 	}
 	info := s.CachedInfo()
 	id = info.Config.Metadata[metadataLog]
@@ -230,7 +253,7 @@ func (l *Log) Get(ctx context.Context, key string) (bus.Entry, error) {
 		return bus.Entry{}, bus.ErrNotFound
 	}
 	if err != nil {
-		return bus.Entry{}, fmt.Errorf("bus: reading %s: %w", key, err)
+		return bus.Entry{}, fmt.Errorf("bus: reading %s: %w", key, l.explain(err))
 	}
 	return bus.Entry{Key: key, Data: msg.Data, Position: bus.Position{Log: k.id, Seq: msg.Sequence}}, nil
 }
@@ -258,7 +281,7 @@ func (l *Log) Append(ctx context.Context, key string, after bus.Position, data [
 		}
 		select {
 		case <-ctx.Done():
-			return bus.Position{}, fmt.Errorf("bus: writing %s: %w (%w)", key, err, ctx.Err())
+			return bus.Position{}, fmt.Errorf("bus: writing %s: %w (%w)", key, l.explain(err), ctx.Err())
 		case <-time.After(wait):
 		}
 	}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -155,7 +154,7 @@ func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.C
 	defer cancel()
 	if err := log.Connected(wait); err != nil {
 		log.Close()
-		return nil, c, fmt.Errorf("the bus at %s cannot be reached (%w): %s", o.URL, cmp.Or(err, wait.Err()), hint)
+		return nil, c, fmt.Errorf("the bus at %s cannot be reached (%w): %s", o.URL, err, hint)
 	}
 	return log, c, nil
 }

@@ -84,7 +84,7 @@ func (in *instance) startDev(ctx context.Context, l net.Listener) (*dev, error) 
 	d.edge = edge.New(edge.Config{Store: r.Store(), Logger: in.logger})
 	d.count()
 	if l != nil {
-		in.serve("edge", l.Addr().String(), func() error { return d.edge.ServeTLS(l) }, d.edge.Shutdown)
+		in.run("edge", l, func() error { return d.edge.ServeTLS(l) })
 	}
 	if err := d.certificate(ctx, r); err != nil {
 		return nil, err

@@ -90,7 +90,9 @@ func (in *instance) start(ctx context.Context) error {
 			return err
 		}
 		mux.Handle("/", d.edge.Handler())
-		in.startHTTP(web, mux)
+		in.startHTTP(web, localOnly(mux))
+		// Stopped before the HTTP server, whose open pages would hold it up.
+		in.onStop(func() error { return shutdown("edge", d.edge.Shutdown) })
 		d.banner(web.Addr(), edge)
 		d.startTelling()
 		return nil
@@ -213,24 +215,27 @@ func (in *instance) startHTTP(l net.Listener, h http.Handler) {
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(in.logger.Handler(), slog.LevelDebug),
 	}
-	in.serve("http", l.Addr().String(), func() error { return server.Serve(l) }, server.Shutdown)
+	in.run("http", l, func() error { return server.Serve(l) })
+	in.onStop(func() error { return shutdown("http", server.Shutdown) })
 }
 
-// serve runs a server until stop, and ends the process if it fails.
-func (in *instance) serve(what, addr string, run func() error, shutdown func(context.Context) error) {
+// run runs a server, and ends the process if it fails.
+func (in *instance) run(what string, l net.Listener, serve func() error) {
 	go func() {
-		if err := run(); !errors.Is(err, http.ErrServerClosed) {
-			in.failed <- fmt.Errorf("%s on %s: %w", what, addr, err)
+		if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+			in.failed <- fmt.Errorf("%s on %s: %w", what, l.Addr(), err)
 		}
 	}()
-	in.onStop(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		defer cancel()
-		if err := shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("stopping %s: %w", what, err)
-		}
-		return nil
-	})
+}
+
+// shutdown ends a server, and gives requests under way a moment.
+func shutdown(what string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := f(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("stopping %s: %w", what, err)
+	}
+	return nil
 }
 
 // localOnly refuses requests whose Host is a name that a stranger's DNS may
