@@ -36,9 +36,9 @@ func (m *Manager) claimed(c *Managed) time.Duration {
 	}
 	seen := m.seen[c.ID]
 	if seen.at != c.Position {
-		return ClaimLapse
+		return c.claimLapse()
 	}
-	return max(0, ClaimLapse-time.Since(seen.since))
+	return max(0, c.claimLapse()-time.Since(seen.since))
 }
 
 // working marks that this manager is making a generation of id, until the

@@ -18,8 +18,8 @@
 //
 // Before a manager asks an issuer, it claims the next generation in the
 // certificate's state. Whoever finds a claim waits for what comes of it: the
-// generation, a failure, or nothing for two minutes, by the waiting manager's
-// own monotonic clock, after which the claim has lapsed and may be replaced.
+// generation, a failure, or nothing for two minutes (less where certificates
+// live for minutes), by the waiting manager's own monotonic clock, after which the claim has lapsed and may be replaced.
 // The old claimant, should it wake, conflicts and publishes nothing. So a
 // generation is published once.
 //

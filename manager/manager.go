@@ -25,7 +25,8 @@ const (
 )
 
 // ClaimLapse is how long an observer must have seen a claim unchanged before it
-// may replace it.
+// may replace it. Certificates that live less than six times as long have
+// shorter claims: a sixth of their lifetime.
 const ClaimLapse = 2 * time.Minute
 
 // A Config says on which bus, and as whom, a manager works. Log and Identity

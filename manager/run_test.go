@@ -93,6 +93,37 @@ func TestRenewBefore(t *testing.T) {
 	}
 }
 
+// TestNeverInALoop asks for a renewal as soon as the certificate is made.
+func TestNeverInALoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		before, err := config.ParseRenewBefore("9m59s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := m.Make(t.Context(), Request{Names: []string{"a.example"}, Lifetime: 10 * time.Minute, RenewBefore: before})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := run(t, f.manager(t, ""))
+		defer stop()
+		time.Sleep(10 * time.Minute)
+		if n := at(t, m, c.ID).Generation; n > 52 {
+			t.Errorf("%d generations in one lifetime", n)
+		}
+	})
+}
+
+func TestClaimsOfShortLives(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{
+		3 * time.Minute: 30 * time.Second, 12 * time.Minute: ClaimLapse, 90 * 24 * time.Hour: ClaimLapse, 0: ClaimLapse,
+	} {
+		if got := (&Managed{State: event.State{Spec: event.Spec{Lifetime: life}}}).claimLapse(); got != want {
+			t.Errorf("%v: %v, want %v", life, got, want)
+		}
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	cert := func(life, left time.Duration) *Managed {

@@ -36,7 +36,9 @@ func (c *Managed) lifetime() time.Duration {
 // RenewAt returns when the next generation is due: at once before the first
 // one, after a failure when the back-off ends, else the spec's time, or that of
 // the rule, before the end, less a jitter that depends on id and generation
-// only. It is the zero Time for a removed certificate.
+// only, and never before a fiftieth of the lifetime is over: a renewal that is
+// asked for at once after the last would never end. It is the zero Time for a
+// removed certificate.
 func (c *Managed) RenewAt() time.Time {
 	switch {
 	case c.Removed:
@@ -51,7 +53,20 @@ func (c *Managed) RenewAt() time.Time {
 		before = config.RenewBefore{}
 	}
 	life := c.lifetime()
-	return c.Certificate.NotAfter.Add(-before.Of(life) - c.jitter(life))
+	return c.Certificate.NotAfter.Add(-min(before.Of(life)+c.jitter(life), life-life/jitterShare))
+}
+
+// claimLapse is ClaimLapse, or a sixth of the lifetime where that is shorter: a
+// claim whose manager died must not outlast a certificate of minutes.
+func (c *Managed) claimLapse() time.Duration {
+	life := c.Spec.Lifetime
+	if c.Certificate != nil {
+		life = c.lifetime()
+	}
+	if life <= 0 {
+		return ClaimLapse
+	}
+	return min(ClaimLapse, life/6)
 }
 
 func (c *Managed) jitter(life time.Duration) time.Duration {

@@ -78,11 +78,12 @@ func Connect(o Options) (*Log, error) {
 		}),
 	}
 	if o.Creds != "" {
-		prefix, err := inboxPrefixOf(o.Creds)
+		creds := credentials(o.Creds)
+		user, err := creds.user()
 		if err != nil {
 			return nil, err
 		}
-		options = append(options, nats.UserCredentials(o.Creds), nats.CustomInboxPrefix(prefix))
+		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(InboxPrefix(user)))
 	}
 	target := o.URL
 	switch {
@@ -119,20 +120,59 @@ func ConnectDir(dir string) (*Log, error) {
 // listen to his own only.
 func InboxPrefix(user string) string { return "_INBOX_" + user }
 
-func inboxPrefixOf(creds string) (string, error) {
-	text, err := durable.ReadPrivate(creds, 64<<10)
+// credentials is the path of a NATS credentials file. It is read at every
+// attempt to connect, so that it may be replaced. (nats.UserCredentials would
+// expand "~" and "$" in the path.)
+type credentials string
+
+func (c credentials) read() ([]byte, error) {
+	text, err := durable.ReadPrivate(string(c), 64<<10)
 	if err != nil {
-		return "", fmt.Errorf("reading the bus credentials: %w", err)
+		return nil, fmt.Errorf("reading the bus credentials: %w", err)
 	}
+	return text, nil
+}
+
+// token returns the user's JWT.
+func (c credentials) token() (string, error) {
+	text, err := c.read()
+	if err != nil {
+		return "", err
+	}
+	defer clear(text)
 	token, err := nkeys.ParseDecoratedJWT(text)
 	if err != nil {
-		return "", fmt.Errorf("reading the bus credentials %s: %w", creds, err)
+		return "", fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
+	}
+	return token, nil
+}
+
+// sign signs the server's challenge.
+func (c credentials) sign(nonce []byte) ([]byte, error) {
+	text, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	key, err := nkeys.ParseDecoratedUserNKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
+	}
+	defer key.Wipe()
+	return key.Sign(nonce)
+}
+
+// user returns the user's public key.
+func (c credentials) user() (string, error) {
+	token, err := c.token()
+	if err != nil {
+		return "", err
 	}
 	claims, err := jwt.DecodeUserClaims(token)
 	if err != nil {
-		return "", fmt.Errorf("reading the bus credentials %s: %w", creds, err)
+		return "", fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
 	}
-	return InboxPrefix(claims.Subject), nil
+	return claims.Subject, nil
 }
 
 func checkURL(s string) error {

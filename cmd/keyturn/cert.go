@@ -40,6 +40,7 @@ type certRow struct {
 	Generation uint64     `json:"generation"`
 	Group      string     `json:"group"`
 	Issuer     string     `json:"issuer"`
+	Serial     string     `json:"serial,omitempty"`
 	Names      []string   `json:"names"`
 	RenewAt    time.Time  `json:"renew_at"`
 	Failure    string     `json:"failure,omitempty"`
@@ -51,7 +52,7 @@ func rowOf(c *manager.Managed) certRow {
 		Names: c.Spec.Names, RenewAt: c.RenewAt().UTC().Truncate(time.Second),
 	}
 	if c.Certificate != nil {
-		r.Expires = &c.Certificate.NotAfter
+		r.Expires, r.Serial = &c.Certificate.NotAfter, serial(c)
 	}
 	if c.Failure != nil {
 		r.Failure = c.Failure.Message
@@ -280,8 +281,12 @@ another manager is at it, waits for that one's generation.`,
 
 // made says in a few words what the newest generation is.
 func made(c *manager.Managed) string {
-	serial := fmt.Sprintf("%x", c.History[len(c.History)-1].Serial)
-	return fmt.Sprintf("generation %d, serial %s, expires %s", c.Generation, serial, stamp(expiry(c)))
+	return fmt.Sprintf("generation %d, serial %s, expires %s", c.Generation, serial(c), stamp(expiry(c)))
+}
+
+// serial is that of the newest generation.
+func serial(c *manager.Managed) string {
+	return fmt.Sprintf("%x", c.History[len(c.History)-1].Serial)
 }
 
 func newCertRm() *cobra.Command {

@@ -58,6 +58,9 @@ func (in *instance) stop() error {
 func (in *instance) start(ctx context.Context) error {
 	in.failed = make(chan error, 2)
 	in.status = status.New(in.logger)
+	if err := checkLoopback("nats", in.config.NATS); err != nil {
+		return err
+	}
 	web, err := in.listen("http", in.config.HTTP)
 	if err != nil {
 		return err
@@ -104,12 +107,8 @@ func (in *instance) start(ctx context.Context) error {
 
 // listen listens on a loopback address; the flag is named where that fails.
 func (in *instance) listen(flag, addr string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, usagef("--%s is %q, not HOST:PORT", flag, addr)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, usagef("--%s is %q: only loopback addresses are served, since nobody has to log in", flag, addr)
+	if err := checkLoopback(flag, addr); err != nil {
+		return nil, err
 	}
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -123,6 +122,18 @@ func (in *instance) listen(flag, addr string) (net.Listener, error) {
 		return nil
 	})
 	return l, nil
+}
+
+// checkLoopback refuses addresses that others could reach.
+func checkLoopback(flag, addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return usagef("--%s is %q, not HOST:PORT", flag, addr)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return usagef("--%s is %q: only loopback addresses are served, since what is said there is not encrypted or anybody may ask", flag, addr)
+	}
+	return nil
 }
 
 func portInUse(flag, addr string) error {
