@@ -106,7 +106,7 @@ func testRefusals(t *testing.T) {
 	for _, flag := range []string{"--edge", "--http", "--nats"} {
 		for _, addr := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "example.com:0"} {
 			args := slices.Concat([]string{"serve", "--dev", "--data", other}, anyPorts, []string{flag, addr})
-			s.refused(anyFailure, []string{addr, "loopback"}, args...)
+			s.refused(2, []string{addr, "loopback", flag}, args...)
 		}
 	}
 	in.stop(t, sigterm)
@@ -158,6 +158,10 @@ func testBanner(t *testing.T) {
 		{"Default", func(s *sandbox) (*instance, error) { return s.tryServe() }, 4},
 		{"OtherDirectory", func(s *sandbox) (*instance, error) {
 			s.data = filepath.Join(s.state, "it's a state; of things")
+			return s.tryServe("--data", s.data)
+		}, 4},
+		{"Dollar", func(s *sandbox) (*instance, error) {
+			s.data = filepath.Join(s.state, "a $HOME of its own")
 			return s.tryServe("--data", s.data)
 		}, 4},
 		{"GoRun", func(s *sandbox) (*instance, error) {
