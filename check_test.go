@@ -185,8 +185,10 @@ func TestPutPEM(t *testing.T) {
 	rsaCert := root.leafFor(t, newKey(t, x509.RSA), names("a.test"))
 	rsaChain, _ := pemOf(t, rsaCert)
 	pkcs1 := x509.MarshalPKCS1PrivateKey(rsaCert.PrivateKey.(*rsa.PrivateKey))
-	legacy := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: pkcs1,
-		Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}})
+	legacy := pem.EncodeToMemory(&pem.Block{
+		Type: "RSA PRIVATE KEY", Bytes: pkcs1,
+		Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"},
+	})
 	all := slices.Concat([]byte("a comment\n"), block("EC PARAMETERS", []byte{5, 0}), key, chain)
 
 	for _, test := range []struct {
