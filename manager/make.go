@@ -17,6 +17,9 @@ import (
 	"github.com/keyturn/keyturn/issuer"
 )
 
+// MinLifetime is the shortest lifetime that may be asked for.
+const MinLifetime = 4 * time.Second
+
 // A Request says what certificate to make. Names is required; what is zero
 // otherwise comes from the defaults of the shared configuration.
 type Request struct {
@@ -57,21 +60,27 @@ func (m *Manager) Make(ctx context.Context, r Request) (*Managed, error) {
 		return nil, err
 	}
 	id, err := m.claimNames(ctx, spec, r.Force)
-	if err != nil {
+	if id == "" {
 		return nil, err
 	}
-	m.progress(id, fmt.Sprintf("%s: the names are claimed", short(spec.Names)))
-	c, err := m.create(ctx, id, spec)
-	if err != nil {
-		return nil, fmt.Errorf("making %s (%s): %w", id, short(spec.Names), err)
+	var c *Managed
+	if err == nil {
+		m.progress(id, fmt.Sprintf("%s: the names are claimed", short(spec.Names)))
+		c, err = m.create(ctx, id, spec)
 	}
-	made, err := m.renewFrom(ctx, c, 1, event.ReasonNew)
-	if err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		return nil, errors.Join(err, m.undo(undo, id))
+	if err == nil {
+		c, err = m.renewFrom(ctx, c, 1, event.ReasonNew)
 	}
-	return made, nil
+	if err == nil {
+		return c, nil
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	made, undone := m.undo(undo, id, spec)
+	if made != nil {
+		return made, undone
+	}
+	return nil, errors.Join(fmt.Errorf("making %s (%s): %w", id, short(spec.Names), err), undone)
 }
 
 // spec normalises and completes a request, and refuses one that could never be
@@ -96,11 +105,18 @@ func (m *Manager) spec(ctx context.Context, r Request) (*event.Spec, error) {
 	if _, ok := shared.Issuers[s.Issuer]; !ok {
 		return nil, &InvalidError{fmt.Sprintf("there is no issuer %q in the shared configuration: `keyturn conf display` shows it", s.Issuer)}
 	}
+	if s.Lifetime != 0 && s.Lifetime < MinLifetime {
+		return nil, &InvalidError{fmt.Sprintf("a lifetime of %v: at least %v are needed", s.Lifetime, MinLifetime)}
+	}
+	if before, err := config.ParseDuration(s.RenewBefore); err == nil && s.Lifetime != 0 && time.Duration(before) >= s.Lifetime {
+		return nil, &InvalidError{fmt.Sprintf("renewal %s before the end of a lifetime of %v: the certificate would always be due", before, s.Lifetime)}
+	}
 	_, err = m.groupKey(ctx, s.Group)
 	return s, err
 }
 
-// claimNames makes a new id the holder of the names.
+// claimNames makes a new id the holder of the names. An id beside an error may
+// or may not have become it.
 func (m *Manager) claimNames(ctx context.Context, spec *event.Spec, force bool) (string, error) {
 	for {
 		n := &event.Names{Group: spec.Group, Names: spec.Names}
@@ -157,13 +173,18 @@ func (m *Manager) create(ctx context.Context, id string, spec *event.Spec) (*Man
 	return m.Get(ctx, id)
 }
 
-// undo removes what Make could not finish, unless another manager did.
-func (m *Manager) undo(ctx context.Context, id string) error {
-	c, err := m.Get(ctx, id)
-	if err != nil || c.Generation > 0 {
-		return err
+// undo removes what Make could not finish, and returns it if another manager
+// did finish it. The state is written first if it is not there: otherwise the
+// next maker of these names would write it, and so make what was given up.
+func (m *Manager) undo(ctx context.Context, id string, spec *event.Spec) (*Managed, error) {
+	c, err := m.create(ctx, id, spec)
+	if err != nil {
+		return nil, err
 	}
-	return m.Remove(ctx, id)
+	if c.Generation > 0 && !c.Removed {
+		return c, m.copy(ctx, c)
+	}
+	return nil, m.Remove(ctx, id)
 }
 
 // Remove ends the management of a certificate: replicas drop it, and nothing

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/seal"
 )
 
 // Managed is a managed certificate as its state on the bus tells it.
@@ -117,6 +118,7 @@ func (m *Manager) List(ctx context.Context) ([]*Managed, error) {
 func (m *Manager) all(ctx context.Context) ([]*Managed, error) {
 	states := make(map[string]*Managed)
 	var bad []error
+	strangers := 0
 	for u, err := range m.log.Follow(ctx, event.StateScope, bus.Position{}) {
 		if err != nil {
 			return nil, fmt.Errorf("listing the managed certificates: %w", err)
@@ -124,12 +126,19 @@ func (m *Manager) all(ctx context.Context) ([]*Managed, error) {
 		if u.CaughtUp {
 			break
 		}
-		c, err := m.decode(u.Entry)
-		if err != nil {
+		switch c, err := m.decode(u.Entry); {
+		case errors.Is(err, seal.ErrUnknownSigner):
+			if strangers++; strangers == 1 {
+				bad = append(bad, err)
+			}
+		case err != nil:
 			bad = append(bad, err)
-			continue
+		default:
+			states[c.ID] = c
 		}
-		states[c.ID] = c
+	}
+	if strangers > 1 {
+		bad = append(bad, fmt.Errorf("and %d more entries that no trusted manager signed: is the identity of this bus?", strangers-1))
 	}
 	list := make([]*Managed, 0, len(states))
 	for _, c := range states {

@@ -134,7 +134,7 @@ func (m *Manager) AddGroup(ctx context.Context, name string, key *seal.PublicKey
 func (m *Manager) groupKey(ctx context.Context, name string) (*seal.PublicKey, error) {
 	g, _, err := get[*event.Group](ctx, m, event.GroupKey(name))
 	if errors.Is(err, bus.ErrNotFound) {
-		return nil, &InvalidError{fmt.Sprintf("there is no group %q", name)}
+		return nil, &InvalidError{fmt.Sprintf("there is no group %q on the bus; `keyturn serve` makes %q", name, DefaultGroup)}
 	}
 	if err != nil {
 		return nil, err

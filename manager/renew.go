@@ -104,12 +104,12 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Mana
 	if err != nil {
 		return nil, err
 	}
-	m.progress(c.ID, fmt.Sprintf("generation %d is committed, serial %x", done.Generation, leaf.SerialNumber))
+	m.progress(c.ID, fmt.Sprintf("generation %d is committed, serial %x", done.Generation, leaf.SerialNumber.Bytes()))
 	if err := m.copy(ctx, done); err != nil {
 		return nil, fmt.Errorf("publishing generation %d of %s: %w", done.Generation, c.ID, err)
 	}
 	m.logger.Info("certificate is published", "managed_id", c.ID, "version", done.Version.String(),
-		"names", c.Spec.Names, "issuer", c.Spec.Issuer, "reason", reason, "serial", fmt.Sprintf("%x", leaf.SerialNumber), "not_after", leaf.NotAfter)
+		"names", c.Spec.Names, "issuer", c.Spec.Issuer, "reason", reason, "serial", fmt.Sprintf("%x", leaf.SerialNumber.Bytes()), "not_after", leaf.NotAfter)
 	return done, nil
 }
 

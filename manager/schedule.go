@@ -36,9 +36,9 @@ func (c *Managed) lifetime() time.Duration {
 // RenewAt returns when the next generation is due: at once before the first
 // one, after a failure when the back-off ends, else the spec's time, or that of
 // the rule, before the end, less a jitter that depends on id and generation
-// only, and never before a fiftieth of the lifetime is over: a renewal that is
-// asked for at once after the last would never end. It is the zero Time for a
-// removed certificate.
+// only, and never before a fiftieth of the lifetime, or a second, is over: a renewal
+// that is asked for at once after the last would never end. It is the zero Time
+// for a removed certificate.
 func (c *Managed) RenewAt() time.Time {
 	switch {
 	case c.Removed:
@@ -53,7 +53,8 @@ func (c *Managed) RenewAt() time.Time {
 		before = config.RenewBefore{}
 	}
 	life := c.lifetime()
-	return c.Certificate.NotAfter.Add(-min(before.Of(life)+c.jitter(life), life-life/jitterShare))
+	least := max(life/jitterShare, MinLifetime/4)
+	return c.Certificate.NotAfter.Add(-min(before.Of(life)+c.jitter(life), life-least))
 }
 
 // claimLapse is ClaimLapse, or a sixth of the lifetime where that is shorter: a

@@ -74,6 +74,9 @@ func Connect(o Options) (*Log, error) {
 			logger.Info("the bus is reached again", "url", nc.ConnectedUrlRedacted())
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				l.denied.Store(&err)
+			}
 			logger.Warn("the bus reports an error", "error", err)
 		}),
 	}

@@ -68,7 +68,7 @@ func (l *Log) follow(ctx context.Context, scope string, from bus.Position, yield
 	}
 	pending, err := l.consume(ctx, scope, from.Seq+1, inbox)
 	if err != nil {
-		return fmt.Errorf("bus: following %s: %w", scope, err)
+		return fmt.Errorf("bus: following %s: %w", scope, l.explain(err))
 	}
 	caughtUp := false
 	mark := func(seq uint64) bool {

@@ -76,6 +76,9 @@ type Log struct {
 
 	// failed is why the last attempt to connect failed.
 	failed atomic.Pointer[error]
+	// denied is the last request that the server did not allow. It does not
+	// answer such a request.
+	denied atomic.Pointer[error]
 
 	mu    sync.Mutex
 	known *known // guarded by mu; nil until the server was asked
@@ -105,22 +108,21 @@ func (l *Log) over(nc *nats.Conn) (err error) {
 	return nil
 }
 
-// Connected returns when the connection stands, or with the reason why it does
-// not yet when ctx ends.
+// Connected returns when the connection stands, or with the reason why not when
+// an attempt has failed or ctx ends.
 func (l *Log) Connected(ctx context.Context) error {
 	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer l.nc.RemoveStatusListener(status)
-	for !l.nc.IsConnected() {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !l.nc.IsConnected() && !l.nc.IsClosed() && l.failed.Load() == nil && ctx.Err() == nil {
 		select {
 		case <-status:
-			if l.nc.IsClosed() {
-				return nats.ErrConnectionClosed
-			}
+		case <-tick.C: // a failed attempt has no channel
 		case <-ctx.Done():
-			return l.Check()
 		}
 	}
-	return nil
+	return l.Check()
 }
 
 // Check returns nil if the connection stands at this moment, else why not.
@@ -141,6 +143,9 @@ func (l *Log) explain(err error) error {
 		if why := l.Check(); why != nil {
 			return why
 		}
+	}
+	if denied := l.denied.Load(); denied != nil && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("these credentials do not allow it: %w", *denied)
 	}
 	return err
 }

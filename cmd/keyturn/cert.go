@@ -86,8 +86,16 @@ the bus.
 If exactly these names are managed in the group already, it is refused, with
 the id that has them; --force makes another one. If the first generation cannot
 be had, nothing stays behind.`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Args: func(_ *cobra.Command, domain []string) error {
+			if len(domain) > 1 {
+				return usagef("one DOMAIN at a time; a certificate for several names is made by --names %s", strings.Join(domain, ","))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, domain []string) (err error) {
+			if cmd.Flags().Changed("names") && len(list) == 0 {
+				return usagef("--names is empty")
+			}
 			if r.Names, err = plan(domain, list, wildcard, subdomain); err != nil {
 				return err
 			}
@@ -102,6 +110,10 @@ be had, nothing stays behind.`,
 				}
 				if err != nil {
 					return err
+				}
+				if got := expiry(c).Sub(c.Issued); r.Lifetime-got > time.Minute {
+					fmt.Fprintf(cmd.ErrOrStderr(), "note: the issuer gave %v instead of the %v asked for\n",
+						config.Duration(got.Round(time.Second)), config.Duration(r.Lifetime))
 				}
 				if asJSON, err := formatOf(cmd); err != nil || asJSON {
 					return printJSON(cmd, rowOf(c))
@@ -121,6 +133,8 @@ be had, nothing stays behind.`,
 	f.StringVar(&renewBefore, "renew-before", "", "renew this long before the end: 30d, 720h or 33% (default: a third of the lifetime, half under ten days)")
 	f.StringVar(&r.Group, "group", manager.DefaultGroup, "group of replicas that get it")
 	f.BoolVar(&r.Force, "force", false, "even if these names are managed already")
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	completeFlag(cmd, "key", strings.Fields(keyTypes(" "))...)
 	return cmd
 }
 
@@ -138,8 +152,14 @@ func plan(domain, list []string, wildcard, subdomain bool) ([]string, error) {
 	case len(list) > 0 && (len(domain) > 0 || wildcard || subdomain):
 		return nil, usagef("--names stands alone: without DOMAIN, --wildcard and --subdomain")
 	case len(list) > 0:
+		for i := range list {
+			list[i] = strings.TrimSpace(list[i])
+		}
 		all, err := names.NormalizeList(list)
-		return all, asUsage(err)
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		return all, nil
 	case len(domain) == 0:
 		return nil, usagef("which DOMAIN? Or give --names")
 	}
@@ -158,7 +178,12 @@ func parseSpec(r *manager.Request, key, lifetime, renewBefore string) (err error
 		if err != nil {
 			return usagef("--lifetime: %w", err)
 		}
-		r.Lifetime = time.Duration(d)
+		if r.Lifetime = time.Duration(d); r.Lifetime < manager.MinLifetime {
+			return usagef("--lifetime is %v: at least %v are needed", r.Lifetime, manager.MinLifetime)
+		}
+		if before, err := config.ParseDuration(renewBefore); err == nil && before >= d {
+			return usagef("--renew-before %s is not shorter than --lifetime %s: the certificate would always be due", before, d)
+		}
 	}
 	if r.RenewBefore, err = config.ParseRenewBefore(renewBefore); err != nil {
 		return usagef("--renew-before: %w", err)
@@ -180,9 +205,14 @@ func newCertLs() *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List the managed certificates, the soonest expiry first",
 		Args:    args(cobra.NoArgs),
+
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
 				list, err := m.List(ctx)
+				if list == nil && err != nil {
+					return err
+				}
 				slices.SortStableFunc(list, func(a, b *manager.Managed) int { return expiry(a).Compare(expiry(b)) })
 				return errors.Join(printList(cmd, rows(list), []string{"Id", "Expires", "Generation", "Issuer", "Names"}, func(r certRow) []string {
 					return []string{r.ID, r.expires(), strconv.FormatUint(r.Generation, 10), r.Issuer, strings.Join(r.Names, ",")}
@@ -221,7 +251,12 @@ func onOne(cmd *cobra.Command, id string, work func(context.Context, *manager.Ma
 
 // oneID is a command's only argument, completed from what is managed.
 func oneID(cmd *cobra.Command) *cobra.Command {
-	cmd.Args = args(cobra.ExactArgs(1))
+	cmd.Args = func(_ *cobra.Command, ids []string) error {
+		if len(ids) != 1 {
+			return usagef("one ID is needed, not %d: `keyturn cert ls` lists them", len(ids))
+		}
+		return nil
+	}
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, got []string, _ string) ([]string, cobra.ShellCompDirective) {
 		var ids []string
 		if len(got) == 0 {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -57,6 +56,9 @@ configuration since; without either it replaces whatever is the newest.`,
 			if err != nil {
 				return err
 			}
+			if len(bytes.TrimSpace(text)) == 0 {
+				return errors.New("standard input is empty: `keyturn conf --help` shows what a configuration looks like")
+			}
 			if after == "" {
 				after = revisionOf(text)
 			}
@@ -85,7 +87,7 @@ func readConfig(in io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading standard input: %w", err)
 	}
-	return text, nil
+	return bytes.TrimPrefix(text, []byte("\ufeff")), nil // a byte order mark
 }
 
 func updateConfig(ctx context.Context, m *manager.Manager, text []byte, after string) (bus.Position, error) {
@@ -108,8 +110,8 @@ func updateConfig(ctx context.Context, m *manager.Manager, text []byte, after st
 
 // revisionOf returns the revision that a text says it came from, or "".
 func revisionOf(text []byte) string {
-	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan() && strings.HasPrefix(s.Text(), "#"); {
-		if rev, ok := strings.CutPrefix(s.Text(), revisionComment); ok {
+	for line := range strings.Lines(string(text)) {
+		if rev, ok := strings.CutPrefix(line, revisionComment); ok {
 			return strings.TrimSpace(rev)
 		}
 	}
@@ -129,7 +131,7 @@ func newConfDisplay() *cobra.Command {
 					return err
 				}
 				if asJSON, err := formatOf(cmd); err != nil || asJSON {
-					return printJSON(cmd, map[string]string{"revision": at.String(), "config": string(text), "warning": "holds secrets"})
+					return printJSON(cmd, map[string]string{"revision": at.String(), "config": string(withoutRevision(text)), "warning": "holds secrets"})
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s%s\n# WARNING: this holds secrets\n%s", revisionComment, at, withoutRevision(text))
 				return err
@@ -142,6 +144,9 @@ func newConfDisplay() *cobra.Command {
 func withoutRevision(text []byte) []byte {
 	for bytes.HasPrefix(text, []byte(revisionComment)) || bytes.HasPrefix(text, []byte("# WARNING: this holds secrets")) {
 		_, text, _ = bytes.Cut(text, []byte("\n"))
+	}
+	if !bytes.HasSuffix(text, []byte("\n")) {
+		text = append(bytes.Clone(text), '\n')
 	}
 	return text
 }

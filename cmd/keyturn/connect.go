@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/bus/jetstream"
@@ -31,7 +32,7 @@ func addConnectFlags(cmd *cobra.Command) *cobra.Command {
 	f.String("nats", "", "URL of the bus on another machine, with --creds and --identity (KEYTURN_NATS, NATS_URL)")
 	f.String("creds", "", "NATS credentials file of a manager (KEYTURN_CREDS, NATS_CREDS)")
 	f.String("identity", "", "identity file of a manager (KEYTURN_IDENTITY)")
-	f.Duration("timeout", 5*time.Minute, "give up after this time")
+	f.Duration("timeout", 5*time.Minute, "give up after this time; with --renew-all, on each certificate")
 	return cmd
 }
 
@@ -48,17 +49,28 @@ func setting(cmd *cobra.Command, flag string, variables ...string) string {
 	return ""
 }
 
-// defaultData returns the data directory where none is named: that of keyturn
-// serve if it was ever used here, else that of the dev instance.
+// defaultData returns the data directory where none is named: that of the
+// instance that runs, keyturn serve's before the dev instance's; if neither
+// runs, keyturn serve's if it ever did.
 func defaultData() (string, error) {
 	production, err := config.DataDir(false, os.LookupEnv)
 	if err != nil {
 		return "", err
 	}
-	if datadir.At(production).Exists() {
+	dev, err := config.DataDir(true, os.LookupEnv)
+	switch {
+	case err != nil:
+		return "", err
+	case datadir.At(production).Running(), !datadir.At(dev).Running() && datadir.At(production).Started():
 		return production, nil
 	}
-	return config.DataDir(true, os.LookupEnv)
+	return dev, nil
+}
+
+// limited is the command's context with --timeout.
+func limited(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	limit, _ := cmd.Flags().GetDuration("timeout")
+	return context.WithTimeoutCause(cmd.Context(), limit, fmt.Errorf("not done within %v (--timeout)", limit))
 }
 
 // withManager runs work with a manager on the bus that the flags name.
@@ -67,7 +79,7 @@ func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager
 	if limit <= 0 {
 		return usagef("--timeout is %v: it has to be above zero", limit)
 	}
-	ctx, cancel := context.WithTimeoutCause(cmd.Context(), limit, fmt.Errorf("not done within %v (--timeout)", limit))
+	ctx, cancel := limited(cmd)
 	defer cancel()
 	log, c, err := connect(ctx, cmd)
 	if err != nil {
@@ -94,7 +106,10 @@ func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager
 func busURL(cmd *cobra.Command) string {
 	url := setting(cmd, "nats")
 	if !cmd.Flags().Changed("nats") && !strings.Contains(url, "://") {
-		url = os.Getenv("NATS_URL")
+		url = ""
+		if setting(cmd, "identity") != "" { // else it is there for other NATS programs
+			url = os.Getenv("NATS_URL")
+		}
 	}
 	return url
 }
@@ -111,6 +126,9 @@ func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.C
 	var hint string
 	// A data directory that is named counts before variables that other NATS
 	// programs use, too.
+	if cmd.Flags().Changed("nats") && cmd.Flags().Changed("data") {
+		return nil, c, usagef("--data and --nats name two places: give one of them")
+	}
 	if elsewhere := cmd.Flags().Changed("nats") || data == "" && o.URL != ""; elsewhere {
 		if o.Creds == "" || identity == "" {
 			return nil, c, usagef("--nats needs --creds FILE and --identity FILE")
@@ -154,6 +172,9 @@ func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.C
 	defer cancel()
 	if err := log.Connected(wait); err != nil {
 		log.Close()
+		if errors.Is(err, nats.ErrAuthorization) {
+			hint = "are these the credentials of this bus?"
+		}
 		return nil, c, fmt.Errorf("the bus at %s cannot be reached (%w): %s", o.URL, err, hint)
 	}
 	return log, c, nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/manager"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -68,7 +69,7 @@ func detailOf(c *manager.Managed) (*detail, error) {
 		Epoch: c.Epoch, Generation: c.Generation, Removed: c.Removed, History: historyOf(c),
 	}
 	if c.Spec.Lifetime > 0 {
-		d.Lifetime = c.Spec.Lifetime.String()
+		d.Lifetime = config.Duration(c.Spec.Lifetime).String()
 	}
 	if at := c.RenewAt(); !at.IsZero() {
 		d.RenewAt = &at
@@ -92,7 +93,7 @@ func detailOf(c *manager.Managed) (*detail, error) {
 		_ = pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder takes all
 	}
 	d.Certificate = &certificateDetail{
-		Serial: fmt.Sprintf("%x", leaf.SerialNumber), SHA256: fmt.Sprintf("%x", sha256.Sum256(leaf.Raw)),
+		Serial: fmt.Sprintf("%x", leaf.SerialNumber.Bytes()), SHA256: fmt.Sprintf("%x", sha256.Sum256(leaf.Raw)),
 		IssuedBy: leaf.Issuer.String(), Issued: c.Issued, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 		ChainPEM: chain.String(), SealedKey: base64.StdEncoding.EncodeToString(c.Certificate.SealedKey), SealedKeyTo: to.String(),
 	}

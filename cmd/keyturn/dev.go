@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ import (
 )
 
 // minDevLifetime leaves a moment between two renewals.
-const minDevLifetime = 4 * time.Second
+const minDevLifetime = manager.MinLifetime
 
 // devIssuer is the development CA's name in the shared configuration.
 const devIssuer = "dev"
@@ -190,7 +191,7 @@ func (d *dev) describe(c *manager.Managed) edge.Certificate {
 		ID: c.ID, Names: c.Spec.Names, Issuer: c.Spec.Issuer, Epoch: c.Epoch, Generation: c.Generation, Next: c.RenewAt(),
 	}
 	if leaf, err := c.Leaf(); err == nil && leaf != nil {
-		e.Serial, e.Fingerprint = fmt.Sprintf("%x", leaf.SerialNumber), fmt.Sprintf("%x", sha256.Sum256(leaf.Raw))
+		e.Serial, e.Fingerprint = fmt.Sprintf("%x", leaf.SerialNumber.Bytes()), fmt.Sprintf("%x", sha256.Sum256(leaf.Raw))
 		e.NotBefore, e.NotAfter = leaf.NotBefore, leaf.NotAfter
 	}
 	return e
@@ -221,21 +222,19 @@ func (d *dev) turn(ctx context.Context, change replica.Change) {
 	}
 	old := "none"
 	if change.Previous != nil {
-		old = fmt.Sprintf("%x", change.Previous.SerialNumber)
+		old = abbreviate(change.Previous)
 	}
 	turn := d.edge.Turned(d.describe(c))
-	fmt.Fprintf(d.in.out, "%s  %s  generation %d: serial %s -> %x  handshakes %d, failed %d  next turn %s\n",
-		clock(turn.At), c.Spec.Names[len(c.Spec.Names)-1], change.Version.Generation, abbreviate(old), abbreviateSerial(change), turn.Handshakes, turn.Failed, clock(c.RenewAt()))
+	fmt.Fprintf(d.in.out, "%s  %s  generation %d: serial %s -> %s  handshakes %d, failed %d  next turn %s\n",
+		clock(turn.At), c.Spec.Names[len(c.Spec.Names)-1], change.Version.Generation, old, abbreviate(change.Leaf), turn.Handshakes, turn.Failed, clock(c.RenewAt()))
 }
 
 func clock(t time.Time) string { return t.Local().Format(time.TimeOnly) }
 
-// abbreviate keeps the start of a serial: enough to tell two apart.
-func abbreviate(serial string) string { return serial[:min(len(serial), 8)] }
-
-func abbreviateSerial(c replica.Change) []byte {
-	b := c.Leaf.SerialNumber.Bytes()
-	return b[:min(len(b), 4)]
+// abbreviate prints the start of a serial: enough to tell two apart.
+func abbreviate(c *x509.Certificate) string {
+	b := c.SerialNumber.Bytes()
+	return fmt.Sprintf("%x", b[:min(len(b), 4)])
 }
 
 // banner says where everything is and what to do next, ready to be run.

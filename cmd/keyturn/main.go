@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	case errors.As(err, &usage):
 		fmt.Fprintf(errOut, "keyturn: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
 		return exitUsage
+	case ctx.Err() != nil:
+		fmt.Fprintf(errOut, "keyturn: interrupted: %v\n", err)
+		return exitFailed
 	default:
 		fmt.Fprintf(errOut, "keyturn: %v\n", err)
 		return exitFailed
@@ -89,35 +93,66 @@ running servers with no restart.
 See it work, with no configuration:   keyturn serve --dev`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          onlyCommands,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.PersistentFlags().StringP("output", "o", "table", "output format: table or json")
+	completeFlag(root, "output", "table", "json")
+	root.Version = thisVersion().Version
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		_, err := formatOf(cmd)
 		return err
 	}
 	root.AddCommand(newServe(), newCert(), newConf(), newVersion(), newMan(root))
+	root.SetHelpCommand(newHelp(root))
 	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		c.Args = onlyCommands
+		c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	return root
+}
+
+// completeFlag makes the shell offer a flag's values.
+func completeFlag(cmd *cobra.Command, flag string, values ...string) {
+	// The only error is a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// onlyCommands refuses what is not the name of a subcommand.
+func onlyCommands(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasParent():
+		return usagef("unknown command %q", args[0])
+	}
+	return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+}
+
+// newHelp makes the help command. Unlike cobra's, it fails where there is
+// nothing to help with.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, path []string) error {
+			c, rest, err := root.Find(path)
+			if err != nil || len(rest) > 0 {
+				return usagef("unknown command %q", strings.Join(path, " "))
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
 }
 
 // group makes a command that only has subcommands.
 func group(use, short, long string, sub ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Long: long,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
-			}
-			return nil
-		},
+		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(sub...)

@@ -47,7 +47,7 @@ failure does not stop the rest; it makes the exit code 1.`,
 					due = due[:1]
 				}
 				if first || all {
-					return errors.Join(renewEach(ctx, cmd, m, due), err)
+					return errors.Join(renewEach(cmd, m, due), err)
 				}
 				return errors.Join(printList(cmd, rows(due), []string{"Id", "RenewAt", "Names"}, func(r certRow) []string {
 					return []string{r.ID, stamp(r.RenewAt), strings.Join(r.Names, ",")}
@@ -66,8 +66,15 @@ type renewal struct {
 	Error string `json:"error,omitempty"`
 }
 
+// renewOne gives each certificate the whole --timeout.
+func renewOne(cmd *cobra.Command, m *manager.Manager, id string) (*manager.Managed, error) {
+	ctx, cancel := limited(cmd)
+	defer cancel()
+	return m.Renew(ctx, id, event.ReasonRenewal)
+}
+
 // renewEach renews one after the other and reports each as it is done.
-func renewEach(ctx context.Context, cmd *cobra.Command, m *manager.Manager, due []*manager.Managed) error {
+func renewEach(cmd *cobra.Command, m *manager.Manager, due []*manager.Managed) error {
 	asJSON, err := formatOf(cmd)
 	if err != nil {
 		return err
@@ -75,7 +82,7 @@ func renewEach(ctx context.Context, cmd *cobra.Command, m *manager.Manager, due 
 	results := make([]renewal, 0, len(due))
 	failed := 0
 	for _, c := range due {
-		done, err := m.Renew(ctx, c.ID, event.ReasonRenewal)
+		done, err := renewOne(cmd, m, c.ID)
 		r := renewal{certRow: rowOf(c)}
 		line := "failed: "
 		if err != nil {
@@ -97,6 +104,10 @@ func renewEach(ctx context.Context, cmd *cobra.Command, m *manager.Manager, due 
 		if err := printJSON(cmd, results); err != nil {
 			return err
 		}
+	}
+	if len(due) == 0 && !asJSON {
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), "nothing is due")
+		return err
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of %d could not be renewed", failed, len(due))

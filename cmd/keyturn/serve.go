@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -77,12 +78,14 @@ file last.`,
 	f.BoolVar(&dev, "dev", false, "run everything, with no configuration, for trying out")
 	f.StringVar(&devLifetime, "dev-lifetime", "3m", "with --dev: how long the edge's certificate lives")
 	f.StringVar(&edge, "edge", "127.0.0.1:8443", "with --dev: loopback address of the HTTPS edge; empty for none")
-	f.String("data", "", "data directory (default: $XDG_STATE_HOME/keyturn, with --dev keyturn-dev)")
+	f.String("data", "", "data directory (KEYTURN_DATA; default: $XDG_STATE_HOME/keyturn, with --dev keyturn-dev)")
 	f.String("http", "127.0.0.1:8080", "loopback address of metrics, health and, with --dev, the page")
 	f.String("nats", "127.0.0.1:14222", "loopback address of the embedded bus; port 0 picks a free one")
 	f.String("log-format", "text", "text or json")
 	f.String("log-level", "", "debug, info, warn or error (default: info, with --dev warn)")
 	f.StringVar(&file, "config", "", "local configuration file (KEYTURN_CONFIG)")
+	completeFlag(cmd, "log-format", "text", "json")
+	completeFlag(cmd, "log-level", "debug", "info", "warn", "error")
 	return cmd
 }
 
@@ -112,8 +115,11 @@ func localConfig(flags *pflag.FlagSet, file string, dev bool) (*config.Local, er
 		return nil, &usageError{err}
 	}
 	if c.Data == "" {
-		c.Data, err = config.DataDir(dev, os.LookupEnv)
+		if c.Data, err = config.DataDir(dev, os.LookupEnv); err != nil {
+			return nil, err
+		}
 	}
+	c.Data, err = filepath.Abs(c.Data) // it is printed, for use elsewhere
 	return c, err
 }
 

@@ -27,10 +27,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/internal/durable"
@@ -90,6 +93,30 @@ func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
 func (d *Dir) Exists() bool {
 	_, err := os.Stat(d.File("identity.pem"))
 	return err == nil
+}
+
+// Started reports whether a bus ever ran in the directory.
+func (d *Dir) Started() bool {
+	_, err := d.URL()
+	return err == nil
+}
+
+// Running reports whether something listens where the directory's bus does.
+func (d *Dir) Running() bool {
+	text, err := d.URL()
+	if err != nil {
+		return false
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return false
+	}
+	c, err := net.DialTimeout("tcp", u.Host, time.Second)
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // nothing was said
+	return true
 }
 
 // holder names the process that holds the lock, as it wrote itself down.
