@@ -69,7 +69,11 @@ func Connect(o Options) (*Log, error) {
 				logger.Warn("the bus cannot be reached; trying on", "error", err)
 			}
 		}),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed.Store(&err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			if !errors.Is(err, nats.ErrNoServers) { // says less than the attempts before and after
+				l.failed.Store(&err)
+			}
+		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			logger.Info("the bus is reached again", "url", nc.ConnectedUrlRedacted())
 		}),
