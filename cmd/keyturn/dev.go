@@ -17,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/internal/edge"
@@ -109,8 +108,8 @@ func (d *dev) startTelling() {
 	})
 }
 
-// configure makes the shared configuration of a new directory, and follows
-// --dev-lifetime later.
+// configure makes the shared configuration of a new directory. Later on it
+// changes the lifetime in it only if --dev-lifetime is given.
 func (d *dev) configure(ctx context.Context) error {
 	text, at, err := d.in.manager.ConfigText(ctx)
 	shared := &config.Shared{DefaultIssuer: devIssuer, Issuers: map[string]config.Issuer{}}
@@ -119,27 +118,28 @@ func (d *dev) configure(ctx context.Context) error {
 		shared.Issuers[devIssuer] = config.Issuer{Type: "local", Local: &config.LocalCA{Name: "Keyturn Dev"}}
 	case err != nil:
 		return err
-	case !d.in.config.setLifetime:
-		return nil
 	default:
 		if shared, err = config.ParseShared(text); err != nil {
 			return err
 		}
 	}
-	ca, ok := shared.Issuers[devIssuer]
-	life := config.Duration(d.in.config.devLifetime)
-	if !ok || ca.Local == nil || ca.Local.Lifetime == life {
+	ca := shared.Issuers[devIssuer].Local
+	if ca == nil {
+		return fmt.Errorf("the shared configuration has no issuer %q of type local any more: put it back with `keyturn conf update`", devIssuer)
+	}
+	if ca.Lifetime != 0 && !d.in.config.setLifetime {
+		d.in.config.devLifetime = time.Duration(ca.Lifetime) // as it was
 		return nil
 	}
-	ca.Local.Lifetime = life
+	life := config.Duration(d.in.config.devLifetime)
+	if ca.Lifetime == life {
+		return nil
+	}
+	ca.Lifetime = life
 	if text, err = shared.Encode(); err != nil {
 		return err
 	}
 	_, err = d.in.manager.UpdateConfig(ctx, text, at)
-	var conflict *bus.ConflictError
-	if errors.As(err, &conflict) {
-		return fmt.Errorf("somebody changed the shared configuration at this moment: %w", err)
-	}
 	return err
 }
 
