@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -188,13 +189,20 @@ func (d *dev) count() {
 
 func (d *dev) describe(c *manager.Managed) edge.Certificate {
 	e := edge.Certificate{
-		ID: c.ID, Names: c.Spec.Names, Issuer: c.Spec.Issuer, Epoch: c.Epoch, Generation: c.Generation, Next: c.RenewAt(),
+		ID: c.ID, Names: hostsFirst(c.Spec.Names), Issuer: c.Spec.Issuer, Epoch: c.Epoch, Generation: c.Generation, Next: c.RenewAt(),
 	}
 	if leaf, err := c.Leaf(); err == nil && leaf != nil {
 		e.Serial, e.Fingerprint = fmt.Sprintf("%x", leaf.SerialNumber.Bytes()), fmt.Sprintf("%x", sha256.Sum256(leaf.Raw))
 		e.NotBefore, e.NotAfter = leaf.NotBefore, leaf.NotAfter
 	}
 	return e
+}
+
+// hostsFirst puts DNS names before addresses: the first one stands for all.
+func hostsFirst(names []string) []string {
+	hosts := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return net.ParseIP(n) != nil })
+	addresses := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return net.ParseIP(n) == nil })
+	return append(hosts, addresses...)
 }
 
 // tell prints a line for each turn and shows it on the page.
@@ -226,7 +234,7 @@ func (d *dev) turn(ctx context.Context, change replica.Change) {
 	}
 	turn := d.edge.Turned(d.describe(c))
 	fmt.Fprintf(d.in.out, "%s  %s  generation %d: serial %s -> %s  handshakes %d, failed %d  next turn %s\n",
-		clock(turn.At), c.Spec.Names[len(c.Spec.Names)-1], change.Version.Generation, old, abbreviate(change.Leaf), turn.Handshakes, turn.Failed, clock(c.RenewAt()))
+		clock(turn.At), turn.Names[0], change.Version.Generation, old, abbreviate(change.Leaf), turn.Handshakes, turn.Failed, clock(c.RenewAt()))
 }
 
 func clock(t time.Time) string { return t.Local().Format(time.TimeOnly) }
