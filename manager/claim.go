@@ -3,6 +3,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -69,6 +70,50 @@ func (m *Manager) claim(ctx context.Context, c *Managed, reason string) (*Manage
 	next.Position = at
 	m.sight(&next)
 	return &next, nil
+}
+
+// keep runs work, and meanwhile renews the claim, so that it does not lapse
+// while the issuer takes its time. It returns the claim as it stands then. If
+// another manager has taken it, work's context ends, and the error is the
+// conflict.
+func (m *Manager) keep(ctx context.Context, c *Managed, work func(context.Context) error) (*Managed, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop, kept := make(chan struct{}), make(chan struct{})
+	latest := c // the goroutine's until kept is closed
+	var lost error
+	go func() {
+		defer close(kept)
+		tick := time.NewTicker(c.claimLapse() / 4)
+		defer tick.Stop()
+		for lost == nil {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			next := *latest
+			next.Claim = new(event.Claim)
+			*next.Claim = *latest.Claim
+			next.Claim.At = time.Now()
+			within, done := context.WithTimeout(ctx, c.claimLapse()/4)
+			at, err := m.append(within, latest.Position, &next.State)
+			done()
+			switch {
+			case err == nil:
+				next.Position = at
+				latest = &next
+				m.sight(latest)
+			case conflict(err):
+				lost = err
+				cancel()
+			}
+		}
+	}()
+	err := work(ctx)
+	close(stop)
+	<-kept
+	return latest, cmp.Or(lost, err)
 }
 
 // wait returns when the state of c has changed, or its claim lapses.

@@ -28,9 +28,8 @@ type means struct {
 	issuer issuer.Issuer
 }
 
-// prepare reads from the bus what a spec needs. An *InvalidError says that the
-// spec and the shared configuration do not fit together; any other error, that
-// the bus could not be read.
+// prepare reads from the bus what a spec needs. A *busError says that the bus
+// could not be read; any other error, that what is there will not do.
 func (m *Manager) prepare(ctx context.Context, spec *event.Spec) (n means, err error) {
 	if n.epoch, err = m.epoch(ctx); err != nil {
 		return n, err

@@ -197,7 +197,7 @@ func (m *Manager) Remove(ctx context.Context, id string) error {
 			return err
 		}
 		if c.Removed {
-			return &RemovedError{id}
+			return errors.Join(&RemovedError{id}, m.copy(ctx, c)) // perhaps its manager died before it could
 		}
 		err = m.remove(ctx, c)
 		if !conflict(err) {

@@ -28,6 +28,8 @@ type Managed struct {
 	Certificate *event.Certificate
 	// Issued is when the newest generation was made, by the manager's clock.
 	Issued time.Time
+	// Seen is when this state was read, by this machine's clock.
+	Seen time.Time
 }
 
 // Leaf parses the newest generation's leaf; nil where there is none.
@@ -93,7 +95,7 @@ func (m *Manager) decode(entry bus.Entry) (*Managed, error) {
 	if !ok {
 		return nil, fmt.Errorf("the entry %s on the bus: %w", entry.Key, event.ErrUnsupported)
 	}
-	c := &Managed{State: *s, Changed: e.Time, Position: entry.Position}
+	c := &Managed{State: *s, Changed: e.Time, Position: entry.Position, Seen: time.Now()}
 	m.sight(c)
 	if len(s.Current) == 0 {
 		return c, nil

@@ -153,11 +153,24 @@ func (m *Manager) epoch(ctx context.Context) (uint64, error) {
 	return info.Epoch, nil
 }
 
+// A busError says that the bus could not be asked. Asking again soon may help,
+// and nothing is wrong with the certificate.
+type busError struct{ err error }
+
+func (e *busError) Error() string { return e.err.Error() }
+func (e *busError) Unwrap() error { return e.err }
+
+// appendTimeout bounds one append: a bus may retry as long as it is let.
+const appendTimeout = 30 * time.Second
+
 // get reads, verifies and decodes an entry.
 func get[B event.Body](ctx context.Context, m *Manager, key string) (body B, at bus.Position, err error) {
 	entry, err := m.log.Get(ctx, key)
-	if err != nil {
+	if isNotFound(err) {
 		return body, at, err
+	}
+	if err != nil {
+		return body, at, &busError{err}
 	}
 	e, err := event.Open(m.managers, m.tenant, key, entry.Data)
 	if err != nil {
@@ -180,7 +193,13 @@ func (m *Manager) append(ctx context.Context, after bus.Position, body event.Bod
 	if err != nil {
 		return bus.Position{}, err
 	}
-	return m.log.Append(ctx, e.Key, after, data)
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	at, err := m.log.Append(ctx, e.Key, after, data)
+	if err != nil && !conflict(err) {
+		err = &busError{err}
+	}
+	return at, err
 }
 
 func conflict(err error) bool {

@@ -441,8 +441,18 @@ func TestClaims(t *testing.T) {
 		}
 
 		// A manager that sleeps through its claim publishes nothing.
-		sleeper, i := f.manager(t, ""), new(faultyIssuer)
-		i.before = func(context.Context) error { time.Sleep(4 * time.Minute); return nil }
+		asleep := &sleepingBus{Log: f.log}
+		sleeper, err := New(Config{Log: asleep, Identity: f.identity, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := new(faultyIssuer)
+		i.before = func(context.Context) error {
+			asleep.set(true)
+			time.Sleep(4 * time.Minute)
+			asleep.set(false)
+			return nil
+		}
 		wrap(t, sleeper, i)
 		slept := make(chan *Managed)
 		go func() {
@@ -460,6 +470,59 @@ func TestClaims(t *testing.T) {
 		late := <-slept
 		if late.Generation != 4 || string(late.Current) != string(got.Current) {
 			t.Errorf("the sleeper published generation %d", late.Generation)
+		}
+	})
+}
+
+// sleepingBus is the bus of a manager that is stopped for a while: nothing is
+// written then, the claim is not renewed either.
+type sleepingBus struct {
+	bus.Log
+	asleep atomic.Bool
+}
+
+func (l *sleepingBus) set(asleep bool) { l.asleep.Store(asleep) }
+
+func (l *sleepingBus) Append(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
+	if l.asleep.Load() {
+		return bus.Position{}, errors.New("asleep")
+	}
+	return l.Log.Append(ctx, key, after, data)
+}
+
+// TestASlowIssuerKeepsItsClaim: an issuer that takes longer than a claim lasts
+// is asked once, whoever else wants the generation.
+func TestASlowIssuerKeepsItsClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		c := make1(t, m, "a.example")
+		var orders []*faultyIssuer
+		results := make(chan *Managed)
+		for range 3 {
+			m, i := f.manager(t, ""), new(faultyIssuer)
+			wrap(t, m, i)
+			i.set(func(context.Context) error { time.Sleep(4 * time.Minute); return nil })
+			orders = append(orders, i)
+			go func() {
+				got, err := m.Renew(t.Context(), c.ID, event.ReasonRekey)
+				if err != nil {
+					t.Error(err)
+				}
+				results <- got
+			}()
+		}
+		start := time.Now()
+		for range orders {
+			if got := <-results; got == nil || got.Generation != 2 {
+				t.Error(got)
+			}
+		}
+		var n int64
+		for _, i := range orders {
+			n += i.issued.Load()
+		}
+		if n != 1 || time.Since(start) > 5*time.Minute {
+			t.Errorf("%d orders in %v", n, time.Since(start))
 		}
 	})
 }

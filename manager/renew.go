@@ -3,6 +3,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -80,10 +81,10 @@ func (c *Managed) failures() uint64 {
 // What keeps the bus from being read is no failure of the certificate: it is
 // returned before anything is claimed, and nothing is noted.
 func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Managed, error) {
-	var invalid *InvalidError
+	var gone *busError
 	means, unfit := m.prepare(ctx, &c.Spec)
-	if unfit != nil && !errors.As(unfit, &invalid) {
-		return nil, unfit
+	if errors.As(unfit, &gone) || ctx.Err() != nil {
+		return nil, cmp.Or(unfit, ctx.Err())
 	}
 	defer m.working(c.ID)()
 	claimed, err := m.claim(ctx, c, reason)
@@ -94,7 +95,13 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Mana
 	var cert *event.Certificate
 	var leaf *x509.Certificate
 	if err = unfit; err == nil {
-		cert, leaf, err = m.issue(ctx, claimed, means)
+		claimed, err = m.keep(ctx, claimed, func(ctx context.Context) (err error) {
+			cert, leaf, err = m.issue(ctx, claimed, means)
+			return err
+		})
+	}
+	if conflict(err) {
+		return nil, err // another manager has taken the claim
 	}
 	if err != nil {
 		err = fmt.Errorf("generation %d of %s (%s): %w", claimed.Claim.Generation, c.ID, short(c.Spec.Names), err)
@@ -142,7 +149,7 @@ func (m *Manager) turn(ctx context.Context, next *Managed, v event.Version, curr
 	next.Version, next.Current, next.Claim = v, current, nil
 	keep := max(0, len(next.History)-event.MaxHistory+1)
 	next.History = append(append([]event.Record(nil), next.History[keep:]...), r)
-	next.Changed = r.At
+	next.Changed, next.Seen = r.At, time.Now()
 	at, err := m.append(ctx, next.Position, &next.State)
 	if err != nil {
 		return nil, err

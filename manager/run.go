@@ -106,6 +106,9 @@ func (s *scheduler) takeCopy(u bus.Update) {
 	defer s.mu.Unlock()
 	if u.CaughtUp {
 		s.caught = true
+		for _, c := range s.known { // plans for copies were void until now
+			s.planLocked(c, 0)
+		}
 		s.poke()
 		return
 	}
@@ -125,17 +128,25 @@ func (s *scheduler) poke() {
 // not before the given wait is over.
 func (s *scheduler) planLocked(c *Managed, wait time.Duration) {
 	at := time.Now().Add(wait)
-	if c.Generation > 0 && s.copies[c.ID].Less(c.Version) {
-		s.due.push(c.ID, c.Position, later(at, c.Changed.Add(grace)))
+	if s.caught && c.Generation > 0 && s.copies[c.ID].Less(c.Version) {
+		s.due.push(c.ID, c.Position, later(at, c.graceEnds()))
 	}
 	if c.Removed {
 		return
 	}
 	due := later(at, c.RenewAt())
 	if c.Generation == 0 {
-		due = later(due, c.Changed.Add(grace)) // its maker is at it
+		due = later(due, c.graceEnds()) // its maker is at it
 	}
 	s.due.push(c.ID, c.Position, due)
+}
+
+// graceEnds trusts the clock of whoever wrote the state no further than ours.
+func (c *Managed) graceEnds() time.Time {
+	if own := c.Seen.Add(grace); c.Changed.Add(grace).After(own) {
+		return own
+	}
+	return c.Changed.Add(grace)
 }
 
 func later(a, b time.Time) time.Time {
@@ -225,8 +236,13 @@ func (s *scheduler) goLocked(c *Managed, work func() (*Managed, error)) {
 		}
 		s.mu.Lock()
 		delete(s.busy, c.ID)
-		if err == nil && s.known[c.ID].Position == c.Position {
-			s.known[c.ID] = done // the bus will tell, too, but perhaps later
+		if err == nil { // the bus will tell, too, but perhaps later
+			if s.known[c.ID].Position == c.Position {
+				s.known[c.ID] = done
+			}
+			if s.copies[c.ID].Less(done.Version) {
+				s.copies[c.ID] = done.Version
+			}
 		}
 		s.planLocked(s.known[c.ID], wait)
 		s.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -336,6 +337,115 @@ func TestRunFinishesWhatACrashLeft(t *testing.T) {
 		time.Sleep(60 * 24 * time.Hour)
 		if c := at(t, m, c.ID); c.leftAt(time.Now()) <= 0 {
 			t.Error("a dead claim kept a certificate from being renewed")
+		}
+	})
+}
+
+// TestCopiesAreMadeUpForWheneverTheyAreFound: the group's entries may be seen
+// long after the states.
+func TestCopiesAreMadeUpForWheneverTheyAreFound(t *testing.T) {
+	for _, delay := range []time.Duration{0, 50 * time.Millisecond, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			f, m := newFleet(t)
+			renewed, removed := make1(t, m, "a.example"), make1(t, m, "b.example")
+			inner := f.log
+			f.log = noCopies{inner}
+			crashed := f.manager(t, "")
+			_, _ = crashed.Renew(t.Context(), renewed.ID, event.ReasonRekey) // fails, as wanted
+			_ = crashed.Remove(t.Context(), removed.ID)
+			time.Sleep(time.Hour) // longer than any grace
+			f.log = lateGroups{inner, delay}
+			stop := run(t, f.manager(t, ""))
+			defer stop()
+			time.Sleep(delay + time.Minute)
+			synctest.Wait()
+			if v := f.copyOf(t, renewed.ID).(*event.Certificate).Version; v.Generation != 2 {
+				t.Errorf("%v: the renewal was not copied", delay)
+			}
+			if _, ok := f.copyOf(t, removed.ID).(*event.Removal); !ok {
+				t.Errorf("%v: the removal was not copied", delay)
+			}
+		})
+	}
+}
+
+// lateGroups is a bus that takes its time to answer who follows the groups.
+type lateGroups struct {
+	bus.Log
+	delay time.Duration
+}
+
+func (l lateGroups) Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error] {
+	if scope == "group" {
+		time.Sleep(l.delay)
+	}
+	return l.Log.Follow(ctx, scope, from)
+}
+
+// TestRemovingAgainCopiesTheRemoval whose manager died before it could.
+func TestRemovingAgainCopiesTheRemoval(t *testing.T) {
+	f, m := newFleet(t)
+	c := make1(t, m, "a.example")
+	inner := f.log
+	f.log = noCopies{inner}
+	if err := f.manager(t, "").Remove(t.Context(), c.ID); err == nil {
+		t.Fatal("the copy was made")
+	}
+	f.log = inner
+	var removed *RemovedError
+	if err := m.Remove(t.Context(), c.ID); !errors.As(err, &removed) {
+		t.Error(err)
+	}
+	if _, ok := f.copyOf(t, c.ID).(*event.Removal); !ok {
+		t.Error("the removal was not copied")
+	}
+}
+
+// TestAWrongClockDoesNotStopRenewal: another manager, a year ahead, noted a
+// failure, or issued.
+func TestAWrongClockDoesNotStopRenewal(t *testing.T) {
+	now := time.Now()
+	year := 365 * 24 * time.Hour
+	cert := &event.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+	v := event.Version{Epoch: 1, Generation: 1}
+	for what, c := range map[string]*Managed{
+		"a failure": {
+			State:       event.State{Version: v, Failure: &event.Failure{At: now.Add(year), Next: now.Add(year + time.Minute)}},
+			Certificate: cert, Issued: now.Add(-time.Hour), Seen: now,
+		},
+		"a certificate": {
+			State:       event.State{Version: v},
+			Certificate: &event.Certificate{NotBefore: now.Add(year), NotAfter: now.Add(2 * year)}, Issued: now.Add(year), Seen: now,
+		},
+		"a new one": {State: event.State{Spec: event.Spec{Created: now.Add(year)}}, Seen: now},
+	} {
+		if due := c.RenewAt(); due.After(now.Add(maxSkew)) {
+			t.Errorf("%s of a year ahead: due in %v", what, due.Sub(now))
+		}
+	}
+}
+
+// TestWhatCannotBeBelievedIsAFailure: an unreadable configuration is noted, and
+// not asked for every few seconds.
+func TestWhatCannotBeBelievedIsAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newFleet(t)
+		c, err := m.Make(t.Context(), Request{Names: []string{"a.example"}, Lifetime: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, pos, err := m.ConfigText(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.log.Append(t.Context(), event.ConfigKey, pos, []byte("junk")); err != nil {
+			t.Fatal(err)
+		}
+		stop := run(t, f.manager(t, ""))
+		defer stop()
+		time.Sleep(31 * time.Minute)
+		if got := at(t, m, c.ID); got.Failure == nil || got.Failure.Attempts > 5 || !strings.Contains(got.Failure.Message, "not to be believed") {
+			t.Errorf("%+v", got.Failure)
 		}
 	})
 }

@@ -34,10 +34,11 @@ const maxPending = time.Minute
 func (r *Replica) take(u bus.Update) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := r.position
 	r.position = u.Position
 	if u.CaughtUp {
 		r.status.Following, r.status.LastError = true, nil
-		r.note(r.snapshot.mark(u.Position))
+		r.note(r.snapshot.mark())
 		select {
 		case <-r.caughtUp:
 		default:
@@ -45,7 +46,39 @@ func (r *Replica) take(u bus.Update) {
 		}
 		return
 	}
-	r.applyLocked(u.Entry)
+	if r.applyLocked(u.Entry) {
+		delete(r.unresolved, u.Key)
+	} else if _, ok := r.unresolved[u.Key]; !ok {
+		r.unresolve(u.Key, before)
+	}
+}
+
+// maxUnresolved bounds the memory for them. Beyond it a restart follows from
+// the start.
+const maxUnresolved = 1000
+
+func (r *Replica) unresolve(key string, before bus.Position) {
+	if r.unresolved == nil {
+		r.unresolved = make(map[string]bus.Position)
+	}
+	if len(r.unresolved) >= maxUnresolved {
+		key, before = "", bus.Position{} // no entry has this key
+	}
+	r.unresolved[key] = before
+}
+
+// resume is where a restart follows the bus from.
+func (r *Replica) resume() bus.Position {
+	at := r.position
+	for _, before := range r.unresolved {
+		if before.Log != at.Log { // the start, or another log
+			return bus.Position{}
+		}
+		if before.Seq < at.Seq {
+			at = before
+		}
+	}
+	return at
 }
 
 // note reports a snapshot that could not be written. The store is not
@@ -57,20 +90,25 @@ func (r *Replica) note(err error) {
 	}
 }
 
-// applyLocked verifies an entry and applies it, or refuses it.
-func (r *Replica) applyLocked(entry bus.Entry) {
+// applyLocked verifies an entry and applies it, or refuses it. It reports
+// whether that is final: false means that the same entry may be applied later.
+func (r *Replica) applyLocked(entry bus.Entry) (final bool) {
+	if !bus.InScope(entry.Key, event.GroupScope(r.group)) {
+		r.refuse(entry.Key, RefusedMoved, errors.New("it is not of this group"))
+		return true
+	}
 	e, err := event.Open(r.managers, r.tenant, entry.Key, entry.Data)
 	if err != nil {
-		r.refuse(entry.Key, reasonOf(err), err)
-		return
+		reason := reasonOf(err)
+		r.refuse(entry.Key, reason, err)
+		return reason != RefusedSigner && reason != RefusedUnsupported
 	}
 	switch b := e.Body.(type) {
 	case nil: // a type of a newer version
 		r.refuse(entry.Key, RefusedUnsupported, event.ErrUnsupported)
+		return false
 	case *event.Certificate:
-		if r.newer(b.ID, b.Version, entry) {
-			r.certificate(e, b, entry)
-		}
+		return !r.newer(b.ID, b.Version, entry) || r.certificate(b, entry)
 	case *event.Removal:
 		if r.newer(b.ID, b.Version, entry) {
 			r.remove(b, entry)
@@ -78,6 +116,7 @@ func (r *Replica) applyLocked(entry bus.Entry) {
 	default:
 		r.refuse(entry.Key, RefusedMalformed, fmt.Errorf("a %T in a group's scope", b))
 	}
+	return true
 }
 
 // newer reports whether the version may be applied. What is held already comes
@@ -93,31 +132,34 @@ func (r *Replica) newer(id string, v event.Version, entry bus.Entry) bool {
 	return false
 }
 
-func (r *Replica) certificate(e *event.Event, c *event.Certificate, entry bus.Entry) {
+// certificate reports whether it is live.
+func (r *Replica) certificate(c *event.Certificate, entry bus.Entry) bool {
 	key, err := c.OpenKey(r.tenant, r.keys)
 	if err != nil {
 		r.refuse(entry.Key, RefusedKey, err)
-		return
+		return false
 	}
 	pair, err := parsePair(c, key)
 	if err != nil {
 		r.refuse(entry.Key, RefusedCertificate, err)
-		return
+		return false
 	}
 	previous := r.leafInUse(c.ID)
 	switch err := r.store.Put(c.ID, pair); {
 	case errors.Is(err, keyturn.ErrNotYetValid):
 		r.later(c, entry)
-		return
+		return false
 	case err != nil:
 		r.refuse(entry.Key, RefusedCertificate, err)
-		return
+		return false
 	}
-	h := &held{version: c.Version, position: entry.Position, data: entry.Data}
+	delete(r.unresolved, entry.Key) // before the snapshot notes where to resume
+	h := &held{version: c.Version, data: entry.Data}
 	r.hold(c.ID, h, key)
 	r.status.Applied++
 	r.logger.Info("certificate is live", "managed_id", c.ID, "version", c.Version.String(), "names", c.Names, "not_after", c.NotAfter)
 	r.changed(Change{ID: c.ID, Version: c.Version, Leaf: r.leafInUse(c.ID), Previous: previous})
+	return true
 }
 
 // leafInUse returns the leaf that the store holds under the id.
@@ -133,7 +175,8 @@ func (r *Replica) leafInUse(id string) *x509.Certificate {
 
 func (r *Replica) remove(b *event.Removal, entry bus.Entry) {
 	r.store.Remove(b.ID)
-	r.hold(b.ID, &held{version: b.Version, removed: true, position: entry.Position, data: entry.Data}, nil)
+	delete(r.unresolved, entry.Key) // before the snapshot notes where to resume
+	r.hold(b.ID, &held{version: b.Version, removed: true, data: entry.Data}, nil)
 	r.status.Removed++
 	r.logger.Info("certificate is removed", "managed_id", b.ID, "version", b.Version.String())
 	r.changed(Change{ID: b.ID, Version: b.Version})

@@ -86,6 +86,9 @@ func (k lockedKey) unlock() ([]byte, error) {
 // encodeRecord encodes and encrypts; the result includes the length.
 func encodeRecord(aead cipher.AEAD, number uint64, kind recordKind, at bus.Position, ev, key []byte) ([]byte, lockedKey, error) {
 	position := at.String()
+	if err := checkPosition(at); err != nil {
+		return nil, lockedKey{}, err
+	}
 	nonce := make([]byte, nonceSize)
 	_, _ = rand.Read(nonce) // never fails: see crypto/rand
 	clear := []byte{byte(kind)}
@@ -105,6 +108,20 @@ func encodeRecord(aead cipher.AEAD, number uint64, kind recordKind, at bus.Posit
 	out = append(out, clear...)
 	out = append(out, ciphertext...)
 	return out, lockedKey{aead, nonce, associated, ciphertext}, nil
+}
+
+// maxPosition is the longest text of a position, in bytes. It comes from the
+// bus, which is not to be believed: one whose length overflowed its field would
+// move the borders of what the tag authenticates.
+const maxPosition = 256
+
+// checkPosition refuses what could not be written down and read back.
+func checkPosition(p bus.Position) error {
+	text := p.String()
+	if back, err := bus.ParsePosition(text); len(text) > maxPosition || err != nil || back != p {
+		return fmt.Errorf("the bus gives a malformed position of %d bytes", len(text))
+	}
+	return nil
 }
 
 func numbered(number uint64, clear []byte) []byte {
@@ -156,20 +173,15 @@ type journal struct {
 	number uint64 // of the next record
 	size   int64
 	base   int64 // the size after the base record
-	failed bool  // after a failed write the end of the file is unknown
 }
 
 // append writes a record. It is on the disk after the next sync.
 func (j *journal) append(kind recordKind, at bus.Position, ev, key []byte) (lockedKey, error) {
-	if j.failed {
-		return lockedKey{}, errors.New("an earlier write failed")
-	}
 	b, locked, err := encodeRecord(j.aead, j.number, kind, at, ev, key)
 	if err != nil {
 		return lockedKey{}, err
 	}
 	if _, err := j.file.Write(b); err != nil {
-		j.failed = true
 		return lockedKey{}, err
 	}
 	j.number++
@@ -177,13 +189,7 @@ func (j *journal) append(kind recordKind, at bus.Position, ev, key []byte) (lock
 	return locked, nil
 }
 
-func (j *journal) sync() error {
-	if err := j.file.Sync(); err != nil {
-		j.failed = true
-		return err
-	}
-	return nil
-}
+func (j *journal) sync() error { return j.file.Sync() }
 
 func (j *journal) close() error { return j.file.Close() }
 

@@ -101,11 +101,16 @@ type Replica struct {
 	mu       sync.Mutex
 	held     map[string]*held   // guarded by mu
 	pending  map[string]pending // guarded by mu
-	position bus.Position       // guarded by mu
-	snapshot *snapshot          // guarded by mu; nil without one
-	status   Status             // guarded by mu
-	logged   map[string]bool    // guarded by mu; refusals that were logged
-	closed   bool               // guarded by mu
+	position bus.Position       // guarded by mu; the place reached
+	// unresolved has, by key, the place before an entry that was not applied and
+	// may be later: by a newer program, with another key, when the clock is
+	// right. A restart follows the bus from before the first of them. Guarded by
+	// mu.
+	unresolved map[string]bus.Position
+	snapshot   *snapshot       // guarded by mu; nil without one
+	status     Status          // guarded by mu
+	logged     map[string]bool // guarded by mu; refusals that were logged
+	closed     bool            // guarded by mu
 }
 
 // Open starts a replica. If it finds a snapshot it returns at once, and the
@@ -279,10 +284,13 @@ func (r *Replica) follow(ctx context.Context) (progress bool, err error) {
 	for u, err := range r.log.Follow(ctx, event.GroupScope(r.group), from) {
 		if errors.Is(err, bus.ErrPosition) {
 			r.mu.Lock()
-			r.position = bus.Position{}
+			r.position, r.unresolved = bus.Position{}, nil
 			r.mu.Unlock()
 		}
 		if err != nil {
+			return progress, err
+		}
+		if err := checkPosition(u.Position); err != nil {
 			return progress, err
 		}
 		progress = true

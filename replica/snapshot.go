@@ -19,11 +19,10 @@ const compactAt = 1 << 20
 
 // held is the newest applied event of a managed certificate.
 type held struct {
-	version  event.Version
-	removed  bool
-	position bus.Position
-	data     []byte    // the signed event
-	key      lockedKey // of a certificate; the zero value where there is no snapshot
+	version event.Version
+	removed bool
+	data    []byte    // the signed event
+	key     lockedKey // of a certificate; the zero value where there is no snapshot
 }
 
 // A snapshot is the directory of journal files. A nil snapshot keeps nothing.
@@ -33,6 +32,7 @@ type snapshot struct {
 	lock    *durable.Lock
 	newest  uint64 // the number of the newest file, 0 before the first
 	journal *journal
+	behind  bool // a write failed: only a new file has everything
 }
 
 // openSnapshot locks the directory and reads what it holds. There is a position
@@ -99,7 +99,7 @@ func (s *snapshot) read(n uint64) *contents {
 // merge keeps the higher version. Records were verified before they were
 // written and are authenticated by the file.
 func (s *snapshot) merge(entries map[string]*held, rec record) {
-	h := &held{position: rec.position, data: rec.event, key: rec.key}
+	h := &held{data: rec.event, key: rec.key}
 	id, err := h.decode(s.r.tenant, s.r.group)
 	if err != nil {
 		s.r.logger.Warn("a snapshot record cannot be read; made by a newer keyturn?", "error", err)
@@ -146,50 +146,58 @@ func (s *snapshot) resume(c *contents) {
 }
 
 // add writes an applied event; sync makes it durable at once. After an error
-// the state in memory is ahead of the file: the next add writes all of it to a
+// the state in memory is ahead of the file: the next write puts all of it into a
 // new one.
 func (s *snapshot) add(id string, h *held, key []byte, sync bool) error {
-	if s == nil {
+	return s.write(func(at bus.Position) error {
+		if s.full() {
+			return s.compact(id, h, key)
+		}
+		locked, err := s.journal.append(recordEntry, at, h.data, key)
+		if err != nil {
+			return err
+		}
+		h.key = locked
+		if sync {
+			return s.journal.sync()
+		}
 		return nil
-	}
-	if s.journal == nil || s.journal.failed || s.journal.size > 2*s.journal.base+compactAt {
-		return s.compact(id, h, key)
-	}
-	locked, err := s.journal.append(recordEntry, h.position, h.data, key)
-	if err != nil {
-		return err
-	}
-	h.key = locked
-	if sync {
-		return s.journal.sync()
-	}
-	return nil
+	})
 }
 
-// mark writes that everything up to a position was taken, and makes it and all
-// before it durable.
-func (s *snapshot) mark(at bus.Position) error {
+// mark writes that everything up to here was taken, and makes it and all before
+// it durable.
+func (s *snapshot) mark() error {
+	return s.write(func(at bus.Position) error {
+		if s.full() {
+			return s.compact("", nil, nil)
+		}
+		if _, err := s.journal.append(recordMark, at, nil, nil); err != nil {
+			return err
+		}
+		return s.journal.sync()
+	})
+}
+
+func (s *snapshot) write(to func(at bus.Position) error) error {
 	if s == nil {
 		return nil
 	}
-	if s.journal == nil || s.journal.failed {
-		return s.compact("", nil, nil)
-	}
-	if _, err := s.journal.append(recordMark, at, nil, nil); err != nil {
-		return err
-	}
-	return s.journal.sync()
+	err := to(s.r.resume())
+	s.behind = err != nil
+	return err
+}
+
+// full reports whether the next write needs a new file.
+func (s *snapshot) full() bool {
+	return s.behind || s.journal == nil || s.journal.size > 2*s.journal.base+compactAt
 }
 
 // compact writes all that is held, and the event h of id on top if there is
 // one, to a new file, and removes the oldest ones.
 func (s *snapshot) compact(id string, h *held, key []byte) error {
-	at := s.r.position
-	if h != nil {
-		at = h.position
-	}
 	relocked := make(map[string]lockedKey)
-	j, err := newJournal(s.dir, s.newest+1, s.r.keys[0], s.r.tenant, s.r.group, at, func(j *journal) error {
+	j, err := newJournal(s.dir, s.newest+1, s.r.keys[0], s.r.tenant, s.r.group, s.r.resume(), func(j *journal) error {
 		for other, old := range s.r.held {
 			if other == id {
 				continue
@@ -198,7 +206,7 @@ func (s *snapshot) compact(id string, h *held, key []byte) error {
 			if err != nil {
 				return err
 			}
-			if relocked[other], err = j.append(recordEntry, old.position, old.data, plain); err != nil {
+			if relocked[other], err = j.append(recordEntry, s.r.position, old.data, plain); err != nil {
 				return err
 			}
 		}
@@ -206,7 +214,7 @@ func (s *snapshot) compact(id string, h *held, key []byte) error {
 			return nil
 		}
 		var err error
-		relocked[id], err = j.append(recordEntry, h.position, h.data, key)
+		relocked[id], err = j.append(recordEntry, s.r.position, h.data, key)
 		return err
 	})
 	if err != nil {
@@ -224,17 +232,20 @@ func (s *snapshot) compact(id string, h *held, key []byte) error {
 		_ = s.journal.close() // everything in it stands in the new file
 	}
 	s.journal, s.newest = j, s.newest+1
-	return s.prune()
+	if err := s.prune(); err != nil {
+		s.r.logger.Warn("old snapshot files stay where they are", "error", err)
+	}
+	return nil
 }
 
 func (s *snapshot) prune() error {
 	files, err := journalFiles(s.dir)
 	if err != nil {
-		return fmt.Errorf("removing old snapshot files: %w", err)
+		return err
 	}
 	for _, n := range files[:max(0, len(files)-keepFiles)] {
 		if err := os.Remove(filepath.Join(s.dir, fileName(n))); err != nil {
-			return fmt.Errorf("removing old snapshot files: %w", err)
+			return err
 		}
 	}
 	return nil
