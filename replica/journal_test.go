@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -321,6 +322,59 @@ func TestAFailedWriteIsMadeUpFor(t *testing.T) {
 	_ = f.Close()
 	if g := f.reopen(t, f.dir); g != 3 {
 		t.Fatal("generation", g)
+	}
+}
+
+// TestAFailedCompactionIsMadeUpFor lets the new file fail while the old one
+// could still be written: no position may pass what no file holds.
+func TestAFailedCompactionIsMadeUpFor(t *testing.T) {
+	f := newFixture(t)
+	ca := newCA(t)
+	f.publish(t, ca)
+	f.snapshot.journal.size = 1 << 40 // the next write compacts
+	blocked := filepath.Join(f.dir, fileName(f.snapshot.newest+1)+".tmp")
+	if err := os.Mkdir(blocked, 0o700); err != nil { // where the new file would be written
+		t.Fatal(err)
+	}
+	f.publish(t, ca)
+	f.snapshot.journal.size = 0
+	f.take(bus.Update{Entry: bus.Entry{Position: bus.Position{Log: "l", Seq: 2}}, CaughtUp: true})
+	if n := f.Status().SnapshotErrors; n != 2 {
+		t.Fatal("failed writes:", n)
+	}
+	crashed := f.Replica
+	_ = crashed.Close()
+	if g := f.reopen(t, f.dir); g != 1 {
+		t.Fatal("generation", g)
+	}
+	f.Replica = f.open(t, f.dir, f.managers, f.Replica.keys)
+	if f.position.Seq > 1 {
+		t.Fatal("the position passes what is held:", f.position)
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	f.published, f.keys = f.published[:1], f.keys[:1]
+	f.publish(t, ca)
+	_ = f.Close()
+	if g := f.reopen(t, f.dir); g != 2 {
+		t.Fatal("generation", g)
+	}
+}
+
+// TestAPositionCannotForgeRecords: the position's text is the bus's word, and
+// one whose length overflows its field would become the record's event.
+func TestAPositionCannotForgeRecords(t *testing.T) {
+	f := newFixture(t)
+	ca := newCA(t)
+	f.publish(t, ca)
+	for _, log := range []string{strings.Repeat("A", 1<<16), strings.Repeat("A", maxPosition), ""} {
+		if err := checkPosition(bus.Position{Log: log, Seq: 1}); err == nil {
+			t.Errorf("a log id of %d bytes is taken", len(log))
+		}
+		if _, _, err := encodeRecord(f.snapshot.journal.aead, 1, recordEntry, bus.Position{Log: log, Seq: 1}, nil, nil); err == nil {
+			t.Errorf("a log id of %d bytes is written", len(log))
+		}
 	}
 }
 

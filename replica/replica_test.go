@@ -263,6 +263,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a changed byte", replica.RefusedSignature, tampered},
 		{"another tenant's", replica.RefusedMoved, otherTenants},
 		{"another certificate's", replica.RefusedMoved, w.sign(w.certificate(id2, v(1, 6), w.groupKey.Public(), "a.example"))},
+		{"another group's", replica.RefusedMoved, w.sign(&event.Removal{Group: "other", ID: id1, Version: v(1, 6)})},
 		{"junk", replica.RefusedMalformed, []byte("junk")},
 		{"nothing", replica.RefusedMalformed, nil},
 		{"a higher version byte", replica.RefusedUnsupported, append([]byte{9}, newer[1:]...)},
@@ -395,6 +396,53 @@ func TestAReplacedLog(t *testing.T) {
 	}
 }
 
+// TestWhatCouldNotBeAppliedIsTriedAfterARestart: a signer that was not pinned
+// yet, a key that was not there yet.
+func TestWhatCouldNotBeAppliedIsTriedAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	second, err := seal.GenerateSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	newKey, err := seal.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.config()
+	c.Snapshot = t.TempDir()
+	old := w.publish(id1, 1, "a.example")
+	r := w.open(c)
+
+	bySecond := w.certificate(id1, event.Version{Epoch: 1, Generation: 2}, w.groupKey.Public(), "a.example")
+	data, err := event.Sign(second, "default", time.Now(), bySecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.put(event.CertificateKey("default", id1), data)
+	toNewKey := w.certificate(id2, event.Version{Epoch: 1, Generation: 1}, newKey.Public(), "b.example")
+	w.put(event.CertificateKey("default", id2), w.sign(toNewKey))
+	w.sync(r)
+	wantServed(t, r, "a.example", old)
+	_ = r.Close()
+
+	c.Managers = append(c.Managers, second.Public())
+	c.Keys = append([]*seal.PrivateKey{newKey}, c.Keys...)
+	r = w.open(c)
+	<-r.CaughtUp()
+	for name, cert := range map[string]*event.Certificate{"a.example": bySecond, "b.example": toNewKey} {
+		leaf, _ := x509.ParseCertificate(cert.Chain[0])
+		wantServed(t, r, name, leaf)
+	}
+	_ = r.Close()
+
+	// And now nothing is left to be tried again.
+	r = w.open(c)
+	<-r.CaughtUp()
+	if s := r.Status(); s.Applied != 0 || len(s.Refused) != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestOneReplicaPerSnapshot(t *testing.T) {
 	w := newWorld(t)
 	c := w.config()
@@ -506,6 +554,19 @@ func TestNotYetValid(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		wantServed(t, r, "a.example", next)
+		_ = r.Close()
+
+		// A restart while one waits forgets nothing.
+		c := w.config()
+		c.Snapshot = t.TempDir()
+		r = w.open(c)
+		third := w.ahead(5*time.Minute, id1, 3, "a.example")
+		synctest.Wait()
+		_ = r.Close()
+		r = w.open(c)
+		time.Sleep(6 * time.Minute)
+		synctest.Wait()
+		wantServed(t, r, "a.example", third)
 		_ = r.Close()
 	})
 }

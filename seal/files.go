@@ -191,7 +191,7 @@ func create(path string, text []byte, mode fs.FileMode) error {
 }
 
 func readPEM(path string, private bool) ([]*pem.Block, error) {
-	read := durable.ReadFile
+	read := durable.ReadTrusted
 	if private {
 		read = durable.ReadPrivate
 	}

@@ -75,11 +75,12 @@ func Connect(o Options) (*Log, error) {
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
-			logger.Info("the bus is reached again", "url", nc.ConnectedUrlRedacted())
+			l.failed.Store(nil)
+			logger.Info("the bus is reached again", "url", Redact(nc.ConnectedUrl()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
-				l.denied.Store(&err)
+				l.denied.Store(&denial{time.Now(), err})
 			}
 			logger.Warn("the bus reports an error", "error", err)
 		}),
@@ -108,7 +109,7 @@ func Connect(o Options) (*Log, error) {
 	}
 	nc, err := nats.Connect(target, options...)
 	if err != nil {
-		return nil, fmt.Errorf("bus: connecting to %s: %w", redact(target), err)
+		return nil, fmt.Errorf("bus: connecting to %s: %w", Redact(target), err)
 	}
 	if err := l.over(nc); err != nil {
 		nc.Close()
@@ -186,19 +187,28 @@ func checkURL(s string) error {
 	for part := range strings.SplitSeq(s, ",") {
 		u, err := url.Parse(strings.TrimSpace(part))
 		if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
-			return fmt.Errorf("bus: %q is not a URL of the form nats://HOST:PORT or tls://HOST:PORT", redact(part))
+			return fmt.Errorf("bus: %q is not a URL of the form nats://HOST:PORT or tls://HOST:PORT", Redact(part))
 		}
 	}
 	return nil
 }
 
-// redact takes a password out of a URL.
-func redact(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
-		return "[malformed URL]"
+// Redact takes everything secret out of a list of URLs: passwords, and tokens,
+// which stand where a name would.
+func Redact(list string) string {
+	var out []string
+	for part := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(part))
+		if err != nil {
+			out = append(out, "[malformed URL]")
+			continue
+		}
+		if u.User != nil {
+			u.User = url.User("xxxxx")
+		}
+		out = append(out, u.String())
 	}
-	return u.Redacted()
+	return strings.Join(out, ",")
 }
 
 // urlFileDialer dials the address that stands in the file at that moment.
@@ -216,7 +226,7 @@ func (file urlFileDialer) Dial(network, _ string) (net.Conn, error) {
 	target := strings.TrimSpace(string(text))
 	u, err := url.Parse(target)
 	if err != nil || u.Scheme != "nats" || u.Port() == "" {
-		return nil, fmt.Errorf("%s holds %q, not a URL of the form nats://HOST:PORT", string(file), redact(target))
+		return nil, fmt.Errorf("%s holds %q, not a URL of the form nats://HOST:PORT", string(file), Redact(target))
 	}
 	return net.DialTimeout(network, u.Host, requestTimeout)
 }

@@ -19,6 +19,9 @@ import (
 // silent ones Follow ends.
 const heartbeat = 5 * time.Second
 
+// maxPending bounds what waits to be taken, in bytes.
+const maxPending = 64 << 20
+
 // Errors with which Follow ends when the flow of messages broke.
 var (
 	errSilent       = errors.New("the server went silent")
@@ -63,7 +66,8 @@ func (l *Log) follow(ctx context.Context, scope string, from bus.Position, yield
 		return fmt.Errorf("bus: following %s: %w", scope, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // on a lost connection there is nothing to end
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
+	// Flow control keeps far below it; a server that ignores that ends the flow.
+	if err := sub.SetPendingLimits(maxPending/64, maxPending); err != nil {
 		return fmt.Errorf("bus: following %s: %w", scope, err)
 	}
 	pending, err := l.consume(ctx, scope, from.Seq+1, inbox)
@@ -93,13 +97,13 @@ func (l *Log) follow(ctx context.Context, scope string, from bus.Position, yield
 		if delivered++; meta.Sequence.Consumer != delivered {
 			return fmt.Errorf("bus: following %s: %w", scope, errGap)
 		}
-		key, err := keyOf(l.tenant, msg.Subject)
-		if err != nil {
-			return fmt.Errorf("bus: following %s: %w", scope, err)
-		}
 		at := bus.Position{Log: id, Seq: meta.Sequence.Stream}
-		if !yield(bus.Update{Entry: bus.Entry{Key: key, Data: msg.Data, Position: at}}) {
-			return nil
+		// What is no entry, by its subject or its size, is somebody else's message
+		// in the stream, and must not stop those who follow.
+		if key, err := keyOf(l.tenant, msg.Subject); err == nil && len(msg.Data) <= bus.MaxData {
+			if !yield(bus.Update{Entry: bus.Entry{Key: key, Data: msg.Data, Position: at}}) {
+				return nil
+			}
 		}
 		if !caughtUp && meta.NumPending == 0 && !mark(max(at.Seq, head)) {
 			return nil

@@ -27,6 +27,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,8 +42,18 @@ import (
 // requestTimeout bounds one request to the server.
 const requestTimeout = 5 * time.Second
 
+// A follower is a consumer. Whoever may follow may make as many as he likes:
+// their number is bounded, and those that nobody listens to end.
+const (
+	maxConsumers = 10_000
+	maxInactive  = 5 * time.Minute
+)
+
 // metadataLog is the key of the log id in the stream's metadata.
 const metadataLog = "keyturn.log"
+
+// wellFormed is what rand.Text makes. The metadata are the server's word.
+var wellFormed = regexp.MustCompile(`^[A-Z2-7]{16,64}$`)
 
 // StreamName returns the name of a tenant's stream.
 func StreamName(tenant string) string { return "KEYTURN_" + tenant }
@@ -62,10 +73,11 @@ func subject(tenant, key string) string {
 func keyOf(tenant, subject string) (string, error) {
 	s, ok := strings.CutPrefix(subject, SubjectPrefix(tenant))
 	s, closed := strings.CutSuffix(s, "._")
+	key := strings.ReplaceAll(s, ".", "/")
 	if !ok || !closed {
 		return "", fmt.Errorf("a message under the foreign subject %q", subject)
 	}
-	return strings.ReplaceAll(s, ".", "/"), nil
+	return key, bus.CheckKey(key)
 }
 
 // A Log is a tenant's log. It is safe for concurrent use.
@@ -78,10 +90,16 @@ type Log struct {
 	failed atomic.Pointer[error]
 	// denied is the last request that the server did not allow. It does not
 	// answer such a request.
-	denied atomic.Pointer[error]
+	denied atomic.Pointer[denial]
 
 	mu    sync.Mutex
 	known *known // guarded by mu; nil until the server was asked
+}
+
+// A denial is when and why a request was not allowed.
+type denial struct {
+	at  time.Time
+	err error
 }
 
 // known is what the server said of the stream, good for one connection: after
@@ -144,8 +162,8 @@ func (l *Log) explain(err error) error {
 			return why
 		}
 	}
-	if denied := l.denied.Load(); denied != nil && errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("these credentials do not allow it: %w", *denied)
+	if d := l.denied.Load(); d != nil && time.Since(d.at) < 2*requestTimeout && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("these credentials do not allow it: %w", d.err)
 	}
 	return err
 }
@@ -189,7 +207,8 @@ func (l *Log) create(ctx context.Context) error {
 		MaxMsgsPerSubject: 1,
 		MaxMsgs:           -1,
 		MaxBytes:          -1,
-		MaxConsumers:      -1,
+		MaxConsumers:      maxConsumers,
+		ConsumerLimits:    jetstream.StreamConsumerLimits{InactiveThreshold: maxInactive},
 		MaxMsgSize:        bus.MaxData + 4096, // and the headers
 		Replicas:          1,
 		DenyDelete:        true,
@@ -216,8 +235,8 @@ func (l *Log) info(ctx context.Context) (id string, head uint64, err error) {
 	}
 	info := s.CachedInfo()
 	id = info.Config.Metadata[metadataLog]
-	if id == "" {
-		return "", 0, fmt.Errorf("bus: stream %s has no %s in its metadata: it is not a keyturn log", StreamName(l.tenant), metadataLog)
+	if !wellFormed.MatchString(id) {
+		return "", 0, fmt.Errorf("bus: stream %s has no %s in its metadata, or not one of ours: it is not a keyturn log", StreamName(l.tenant), metadataLog)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -259,6 +278,9 @@ func (l *Log) Get(ctx context.Context, key string) (bus.Entry, error) {
 	}
 	if err != nil {
 		return bus.Entry{}, fmt.Errorf("bus: reading %s: %w", key, l.explain(err))
+	}
+	if len(msg.Data) > bus.MaxData {
+		return bus.Entry{}, fmt.Errorf("bus: reading %s: %w", key, bus.ErrTooLarge)
 	}
 	return bus.Entry{Key: key, Data: msg.Data, Position: bus.Position{Log: k.id, Seq: msg.Sequence}}, nil
 }
@@ -333,8 +355,10 @@ func retryable(ctx context.Context, err error) error {
 	if errors.As(err, &api) && api.Code < 500 {
 		return err
 	}
-	if errors.Is(err, nats.ErrConnectionClosed) {
-		return err
+	for _, final := range []error{nats.ErrConnectionClosed, nats.ErrMaxPayload, nats.ErrBadSubject, nats.ErrHeadersNotSupported} {
+		if errors.Is(err, final) {
+			return err
+		}
 	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return err

@@ -180,6 +180,66 @@ func TestFollowEndsWithTheServer(t *testing.T) {
 	}
 }
 
+// TestStrayMessages stand in the stream and are no entries: those who follow are
+// told of the others.
+func TestStrayMessages(t *testing.T) {
+	p := startPlain(t)
+	l := p.open(t).(*jetstream.Log)
+	nc, err := nats.Connect(p.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stray := func(subject string, size int) {
+		t.Helper()
+		if _, err := js.Publish(t.Context(), subject, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stray("keyturn.default.group.web.hello", 1)
+	stray("keyturn.default.group.web.ä._", 1)
+	stray("keyturn.default.group.web.big._", bus.MaxData+1)
+	want, err := l.Append(t.Context(), "group/web/a", bus.Position{}, []byte("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stray("keyturn.default.group.web.last", 1)
+	var got []bus.Update
+	for u, err := range l.Follow(t.Context(), "group/web", bus.Position{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, u)
+		if u.CaughtUp {
+			break
+		}
+	}
+	if len(got) != 2 || got[0].Key != "group/web/a" || got[0].Position != want || !got[1].CaughtUp {
+		t.Errorf("%+v", got)
+	}
+	if _, err := l.Get(t.Context(), "group/web/big"); !errors.Is(err, bus.ErrTooLarge) {
+		t.Errorf("an entry that is too large: %v", err)
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for in, want := range map[string]string{
+		"nats://h:1":                         "nats://h:1",
+		"nats://user:pw@h:1":                 "nats://xxxxx@h:1",
+		"nats://token@h:1":                   "nats://xxxxx@h:1",
+		"nats://a:b@h:1, tls://c@i:2,nats:x": "nats://xxxxx@h:1,tls://xxxxx@i:2,nats:x",
+		"nats://a:b@h:1\x7f":                 "[malformed URL]",
+	} {
+		if got := jetstream.Redact(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestConnectReturnsWithoutAServer(t *testing.T) {
 	l := connect(t, jetstream.Options{URL: "nats://127.0.0.1:1"})
 	if err := l.Connected(t.Context()); err == nil || !strings.Contains(err.Error(), "refused") {

@@ -175,7 +175,7 @@ func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.C
 		if errors.Is(err, nats.ErrAuthorization) {
 			hint = "are these the credentials of this bus?"
 		}
-		return nil, c, fmt.Errorf("the bus at %s cannot be reached (%w): %s", o.URL, err, hint)
+		return nil, c, fmt.Errorf("the bus at %s cannot be reached (%w): %s", jetstream.Redact(o.URL), err, hint)
 	}
 	return log, c, nil
 }

@@ -135,6 +135,7 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 
 // serve runs an instance until ctx ends.
 func serve(ctx context.Context, c serveConfig, out, errOut io.Writer) (err error) {
+	hideMemory()
 	logger := newLogger(c.Log, errOut)
 	slog.SetDefault(logger)
 	in := &instance{config: c, logger: logger, out: out}

@@ -23,6 +23,7 @@
 package datadir
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -65,6 +66,9 @@ func At(path string) *Dir { return &Dir{path: path} }
 func Open(path, kind string) (_ *Dir, err error) {
 	if err := durable.MkdirAll(path); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("the data directory %s has mode %v: others can put files into it; run: chmod go-w %s (%w)", path, fi.Mode().Perm(), path, cmp.Or(err, fs.ErrPermission))
 	}
 	d := &Dir{path: path}
 	if d.lock, err = durable.TryLock(d.File("lock")); err != nil {
@@ -165,7 +169,7 @@ func (d *Dir) checkKind(kind string) error {
 func (d *Dir) identity() error {
 	id, err := d.Identity()
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(d.File("bus.id")); err == nil {
+		if d.used() {
 			return fmt.Errorf("%s is missing, and what is on the bus can be opened and continued with it only: restore it from a back-up", d.File("identity.pem"))
 		}
 		if id, err = seal.NewIdentity(); err != nil {
@@ -182,7 +186,16 @@ func (d *Dir) identity() error {
 	if _, err := d.Managers(); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if d.used() {
+		return fmt.Errorf("%s is missing, and it alone says which managers are trusted: restore it from a back-up", d.File(replica.ManagersFile))
+	}
 	return seal.WriteVerifyKeyFile(d.File(replica.ManagersFile), id.Signing.Public())
+}
+
+// used reports whether there was ever a log: what is missing now was lost.
+func (d *Dir) used() bool {
+	_, err := os.Stat(d.File("bus.id"))
+	return err == nil
 }
 
 func (d *Dir) group(name string) error {
@@ -190,7 +203,7 @@ func (d *Dir) group(name string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	if _, err := os.Stat(d.File("bus.id")); err == nil {
+	if d.used() {
 		return fmt.Errorf("%s is missing, and the certificates on the bus are sealed to it: restore it from a back-up", path)
 	}
 	if err := durable.MkdirAll(filepath.Dir(path)); err != nil {

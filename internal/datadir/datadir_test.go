@@ -128,7 +128,7 @@ func TestACrashWhileItIsMade(t *testing.T) {
 // TestWhatIsLostIsNotReplaced: in a directory in use, a missing key is an error
 // that names it.
 func TestWhatIsLostIsNotReplaced(t *testing.T) {
-	for _, lost := range []string{"identity.pem", "groups/default.key", "kind"} {
+	for _, lost := range []string{"identity.pem", "groups/default.key", "kind", "managers.pub"} {
 		path := t.TempDir()
 		d := open(t, path, datadir.Production)
 		if err := d.SetLogID("log"); err != nil {

@@ -148,6 +148,24 @@ func ReadPrivate(path string, limit int64) ([]byte, error) {
 	return readAll(f, path, limit)
 }
 
+// ReadTrusted is ReadFile for a file that others may read, but that decides
+// whom to trust: it refuses one that its group or others may write.
+func ReadTrusted(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := fi.Mode().Perm(); mode&0o022 != 0 {
+		return nil, fmt.Errorf("%s says whom to trust but has mode %04o: others can change it; run: chmod go-w %s", path, mode, path)
+	}
+	return readAll(f, path, limit)
+}
+
 func readAll(f *os.File, path string, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {

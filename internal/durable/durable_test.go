@@ -83,6 +83,10 @@ func TestReadPrivateRefusesWhatOthersCanReach(t *testing.T) {
 		if (err == nil) != ok {
 			t.Errorf("mode %04o: %v", mode, err)
 		}
+		_, err = durable.ReadTrusted(path, 10)
+		if (err == nil) != (mode&0o022 == 0) {
+			t.Errorf("mode %04o, trusted: %v", mode, err)
+		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
