@@ -5,6 +5,7 @@ package embedded_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -14,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/bustest"
@@ -162,6 +165,56 @@ func TestReplicasReadTheirGroupOnly(t *testing.T) {
 	want, err := manager.Get(t.Context(), "group/web/a")
 	if err != nil || string(want.Data) != "group/web/a" {
 		t.Fatal(want, err)
+	}
+}
+
+// TestReplicasCannotTurnTheServerAgainstItself: a replica may name the subject
+// to which the server sends what it follows. That the server acts on its own API
+// for it would be a way around every permission.
+func TestReplicasCannotTurnTheServerAgainstItself(t *testing.T) {
+	e := start(t, t.TempDir())
+	manager := e.open(t)
+	e.write(t, jetstream.ReplicaCreds, func() ([]byte, error) { return e.server.ReplicaCreds("default", "web") })
+	creds := filepath.Join(e.dir, jetstream.ReplicaCreds)
+	text, err := os.ReadFile(creds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := nkeys.ParseDecoratedJWT(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := jwt.DecodeUserClaims(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(e.server.URL(), nats.UserCredentials(creds), nats.CustomInboxPrefix(jetstream.InboxPrefix(claims.Subject)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	stream := jetstream.StreamName("default")
+	for i, target := range []string{"$JS.API.STREAM.DELETE." + stream, "$JS.API.STREAM.PURGE." + stream, "keyturn.default.state.x._"} {
+		name := fmt.Sprint("evil", i)
+		request := fmt.Sprintf(`{"stream_name":%q,"config":{"name":%q,"deliver_subject":%q,"filter_subject":"keyturn.default.group.web.>","headers_only":true,"ack_policy":"none","deliver_policy":"all"}}`, stream, name, target)
+		answer, err := nc.Request("$JS.API.CONSUMER.CREATE."+stream+"."+name+".keyturn.default.group.web.>", []byte(request), 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("delivery to %s: %s", target, answer.Data)
+	}
+	var last bus.Position
+	for i := range 3 {
+		if last, err = manager.Append(t.Context(), "group/web/a", last, fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := manager.Get(t.Context(), "group/web/a")
+	if err != nil || string(got.Data) != "2" || got.Position != last {
+		t.Fatal(got, err)
+	}
+	if _, err := manager.Get(t.Context(), "state/x"); !errors.Is(err, bus.ErrNotFound) {
+		t.Fatal("a replica wrote a state:", err)
 	}
 }
 
