@@ -122,35 +122,24 @@ func MkdirAll(dir string) error {
 // ReadFile reads a file of at most limit bytes; a longer one is an error, so
 // that a wrong path cannot fill the memory.
 func ReadFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readAll(f, path, limit)
+	return read(path, limit, 0, "")
 }
 
 // ReadPrivate is ReadFile for a file that holds a secret: it refuses one that
 // its group or others may read or write.
 func ReadPrivate(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if mode := fi.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s holds a secret but has mode %04o: others can reach it; run: chmod 600 %s", path, mode, path)
-	}
-	return readAll(f, path, limit)
+	return read(path, limit, 0o077, "%s holds a secret but has mode %04o: others can reach it; run: chmod 600 %s")
 }
 
 // ReadTrusted is ReadFile for a file that others may read, but that decides
 // whom to trust: it refuses one that its group or others may write.
 func ReadTrusted(path string, limit int64) ([]byte, error) {
+	return read(path, limit, 0o022, "%s says whom to trust but has mode %04o: others can change it; run: chmod go-w %s")
+}
+
+// read refuses a file with one of the forbidden mode bits. The complaint is a
+// format for path, mode and path.
+func read(path string, limit int64, forbidden fs.FileMode, complaint string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -160,13 +149,9 @@ func ReadTrusted(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := fi.Mode().Perm(); mode&0o022 != 0 {
-		return nil, fmt.Errorf("%s says whom to trust but has mode %04o: others can change it; run: chmod go-w %s", path, mode, path)
+	if mode := fi.Mode().Perm(); mode&forbidden != 0 {
+		return nil, fmt.Errorf(complaint, path, mode, path)
 	}
-	return readAll(f, path, limit)
-}
-
-func readAll(f *os.File, path string, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
