@@ -125,7 +125,7 @@ func (l *Log) consume(ctx context.Context, scope string, start uint64, inbox str
 		MaxDeliver:        1,
 		FlowControl:       true,
 		IdleHeartbeat:     heartbeat,
-		InactiveThreshold: 6 * heartbeat,
+		InactiveThreshold: heartbeat, // a follower that lost its connection does not come back to it
 		MemoryStorage:     true,
 		Replicas:          1,
 	})
