@@ -80,8 +80,9 @@ func (m *Manager) keep(ctx context.Context, c *Managed, work func(context.Contex
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop, kept := make(chan struct{}), make(chan struct{})
-	latest := c // the goroutine's until kept is closed
+	latest := c // this and the next two are the goroutine's until kept is closed
 	var lost error
+	unanswered := false // the last renewal may have been written
 	go func() {
 		defer close(kept)
 		tick := time.NewTicker(c.claimLapse() / 4)
@@ -99,21 +100,38 @@ func (m *Manager) keep(ctx context.Context, c *Managed, work func(context.Contex
 			within, done := context.WithTimeout(ctx, c.claimLapse()/4)
 			at, err := m.append(within, latest.Position, &next.State)
 			done()
+			unanswered = err != nil && !conflict(err)
 			switch {
 			case err == nil:
 				next.Position = at
 				latest = &next
 				m.sight(latest)
 			case conflict(err):
-				lost = err
-				cancel()
+				if latest, lost = m.settle(ctx, latest, err); lost != nil {
+					cancel()
+				}
 			}
 		}
 	}()
 	err := work(ctx)
 	close(stop)
 	<-kept
+	if unanswered && lost == nil {
+		latest, lost = m.settle(ctx, latest, nil)
+	}
 	return latest, cmp.Or(lost, err)
+}
+
+// settle finds out whether a claim is still this manager's after a renewal of
+// it that may have been written without an answer. If it is not, or cannot be
+// asked for, the error is the given one.
+func (m *Manager) settle(ctx context.Context, c *Managed, otherwise error) (*Managed, error) {
+	now, err := m.Get(ctx, c.ID)
+	if err != nil || now.Generation != c.Generation || now.Claim == nil ||
+		now.Claim.Owner != m.instance || now.Claim.Boot != m.boot || now.Claim.Generation != c.Claim.Generation {
+		return c, otherwise
+	}
+	return now, nil
 }
 
 // wait returns when the state of c has changed, or its claim lapses.

@@ -105,15 +105,23 @@ func (s *scheduler) takeCopy(u bus.Update) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if u.CaughtUp {
-		s.caught = true
-		for _, c := range s.known { // plans for copies were void until now
-			s.planLocked(c, 0)
+		if !s.caught {
+			s.caught = true
+			for _, c := range s.known { // until now, copies were not planned
+				s.planLocked(c, 0)
+			}
 		}
 		s.poke()
 		return
 	}
-	if id := path.Base(u.Key); event.CheckID(id) == nil {
-		s.copies[id] = s.m.copied(u.Key, u.Entry)
+	id := path.Base(u.Key)
+	if event.CheckID(id) != nil {
+		return
+	}
+	s.copies[id] = s.m.copied(u.Key, u.Entry)
+	if c := s.known[id]; s.caught && c != nil && s.copies[id].Less(c.Version) {
+		s.planLocked(c, 0)
+		s.poke()
 	}
 }
 
@@ -195,7 +203,11 @@ func (s *scheduler) startLocked(c *Managed) {
 		s.goLocked(c, func() (*Managed, error) { return c, s.m.copy(s.ctx, c) })
 		return
 	}
-	if c.Removed || time.Until(c.RenewAt()) > 0 {
+	if c.Removed {
+		return
+	}
+	if at := c.RenewAt(); time.Until(at) > 0 { // the clock was set back since it was planned
+		s.due.push(c.ID, c.Position, at)
 		return
 	}
 	if wait := s.m.claimed(c); wait > 0 {

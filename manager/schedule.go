@@ -47,8 +47,6 @@ func (c *Managed) RenewAt() time.Time {
 		return c.soonest(c.Failure.Next, min(max(0, c.Failure.Next.Sub(c.Failure.At)), backoff[len(backoff)-1]))
 	case c.Certificate == nil:
 		return c.soonest(c.Spec.Created, 0)
-	case !c.Seen.IsZero() && c.Certificate.NotBefore.After(c.Seen.Add(maxSkew)):
-		return c.Seen.Add(maxSkew)
 	}
 	before, err := config.ParseRenewBefore(c.Spec.RenewBefore)
 	if err != nil { // Make refuses such a spec; the rule stands in
@@ -58,11 +56,6 @@ func (c *Managed) RenewAt() time.Time {
 	least := max(life/jitterShare, MinLifetime/4)
 	return c.Certificate.NotAfter.Add(-min(before.Of(life)+c.jitter(life), life-least))
 }
-
-// maxSkew is how far ahead of this machine's clock a new certificate may begin.
-// One that begins later was made by a machine whose clock is wrong: nobody
-// serves it, and it is made again.
-const maxSkew = 10 * time.Minute
 
 // soonest is a time that another machine wrote down, but no later than the wait
 // that it meant, counted from when it was seen here: its clock may be years

@@ -74,6 +74,7 @@ func Connect(o Options) (*Log, error) {
 				l.failed.Store(&err)
 			}
 		}),
+		nats.ConnectHandler(func(*nats.Conn) { l.failed.Store(nil) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			l.failed.Store(nil)
 			logger.Info("the bus is reached again", "url", Redact(nc.ConnectedUrl()))

@@ -53,14 +53,28 @@ func (in *instance) stop() error {
 	return errors.Join(errs...)
 }
 
-// start starts everything. Addresses come first: a port that is taken is what
-// fails most often, and nothing has happened by then.
+// start starts everything. What was typed is checked first, then the directory
+// is locked: a second instance is told so, and not that a port is taken.
 func (in *instance) start(ctx context.Context) error {
 	in.failed = make(chan error, 2)
 	in.status = status.New(in.logger)
-	if err := checkLoopback("nats", in.config.NATS); err != nil {
+	for flag, addr := range map[string]string{"nats": in.config.NATS, "http": in.config.HTTP, "edge": in.config.edge} {
+		if flag == "edge" && (!in.config.dev || addr == "") {
+			continue
+		}
+		if err := checkLoopback(flag, addr); err != nil {
+			return err
+		}
+	}
+	kind := datadir.Production
+	if in.config.dev {
+		kind = datadir.Dev
+	}
+	var err error
+	if in.dir, err = datadir.Open(in.config.Data, kind); err != nil {
 		return err
 	}
+	in.onStop(in.dir.Close)
 	web, err := in.listen("http", in.config.HTTP)
 	if err != nil {
 		return err
@@ -71,14 +85,6 @@ func (in *instance) start(ctx context.Context) error {
 			return err
 		}
 	}
-	kind := datadir.Production
-	if in.config.dev {
-		kind = datadir.Dev
-	}
-	if in.dir, err = datadir.Open(in.config.Data, kind); err != nil {
-		return err
-	}
-	in.onStop(in.dir.Close)
 	if err := in.startBus(ctx); err != nil {
 		return err
 	}
@@ -105,11 +111,8 @@ func (in *instance) start(ctx context.Context) error {
 	return nil
 }
 
-// listen listens on a loopback address; the flag is named where that fails.
+// listen listens; the flag is named where that fails.
 func (in *instance) listen(flag, addr string) (net.Listener, error) {
-	if err := checkLoopback(flag, addr); err != nil {
-		return nil, err
-	}
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, portInUse(flag, addr)

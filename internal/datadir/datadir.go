@@ -23,7 +23,6 @@
 package datadir
 
 import (
-	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -34,6 +33,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/keyturn/keyturn/bus/jetstream"
@@ -67,8 +67,12 @@ func Open(path, kind string) (_ *Dir, err error) {
 	if err := durable.MkdirAll(path); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
-	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("the data directory %s has mode %v: others can put files into it; run: chmod go-w %s (%w)", path, fi.Mode().Perm(), path, cmp.Or(err, fs.ErrPermission))
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("the data directory: %w", err)
+	}
+	if mode := fi.Mode().Perm(); mode&0o022 != 0 {
+		return nil, fmt.Errorf("the data directory %s has mode %04o: others can put files into it; run: chmod go-w %s", path, mode, path)
 	}
 	d := &Dir{path: path}
 	if d.lock, err = durable.TryLock(d.File("lock")); err != nil {
@@ -105,8 +109,13 @@ func (d *Dir) Started() bool {
 	return err == nil
 }
 
-// Running reports whether something listens where the directory's bus does.
+// Running reports whether an instance runs on the directory: its process is
+// there, and something listens where it said that its bus does.
 func (d *Dir) Running() bool {
+	pid, err := strconv.Atoi(d.pid())
+	if err != nil || pid <= 0 || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return false
+	}
 	text, err := d.URL()
 	if err != nil {
 		return false
@@ -125,11 +134,19 @@ func (d *Dir) Running() bool {
 
 // holder names the process that holds the lock, as it wrote itself down.
 func (d *Dir) holder() string {
+	if pid := d.pid(); pid != "" {
+		return " (process " + pid + ")"
+	}
+	return ""
+}
+
+// pid is that of the newest instance, "" where there was none.
+func (d *Dir) pid() string {
 	b, err := durable.ReadFile(d.File("pid"), maxSmall)
 	if err != nil {
 		return ""
 	}
-	return " (process " + strings.TrimSpace(string(b)) + ")"
+	return strings.TrimSpace(string(b))
 }
 
 func (d *Dir) complete(kind string) error {

@@ -148,7 +148,8 @@ func TestWhatIsLostIsNotReplaced(t *testing.T) {
 }
 
 func TestRunning(t *testing.T) {
-	d := datadir.At(t.TempDir())
+	path := t.TempDir()
+	d := datadir.At(path)
 	if d.Exists() || d.Started() || d.Running() {
 		t.Error("an empty directory is in use")
 	}
@@ -159,7 +160,11 @@ func TestRunning(t *testing.T) {
 	if err := d.SetURL("nats://" + l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	if !d.Started() || !d.Running() {
+	if !d.Started() || d.Running() {
+		t.Error("what another process listens on runs")
+	}
+	closeDir(t, open(t, path, datadir.Dev)) // writes this process down
+	if !d.Running() {
 		t.Error("what listens does not run")
 	}
 	_ = l.Close()
