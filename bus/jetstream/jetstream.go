@@ -179,7 +179,7 @@ func (l *Log) Create(ctx context.Context, known string) (id string, err error) {
 	id, _, err = l.info(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && known == "":
-		if err := l.create(ctx); err != nil {
+		if err := l.createPatiently(ctx); err != nil {
 			return "", err
 		}
 		id, _, err = l.info(ctx)
@@ -192,6 +192,24 @@ func (l *Log) Create(ctx context.Context, known string) (id string, err error) {
 		return "", fmt.Errorf("%w: stream %s holds log %s, not %s: restore the server's data", bus.ErrPosition, StreamName(l.tenant), id, known)
 	}
 	return id, nil
+}
+
+// createPatiently repeats what the server itself failed at: a server that has
+// just started tidies its directories, and a stream made at that moment can
+// find its own gone.
+func (l *Log) createPatiently(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		err := l.create(ctx)
+		var api *jetstream.APIError
+		if !errors.As(err, &api) || api.Code < 500 || attempt == 20 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func (l *Log) create(ctx context.Context) error {

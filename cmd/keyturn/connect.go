@@ -146,7 +146,7 @@ func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.C
 		}
 		d := datadir.At(data)
 		if !d.Exists() {
-			return nil, c, fmt.Errorf("no keyturn instance was ever started here (looked in %s last): start one with `keyturn serve --dev`, or say where it is with --data or --nats", data)
+			return nil, c, fmt.Errorf("there is no keyturn instance in %s: start one with `keyturn serve --dev`, or say where it is with --data or --nats", data)
 		}
 		identity = d.File("identity.pem")
 		o.Creds = d.File(jetstream.ManagerCreds)

@@ -176,8 +176,24 @@ func (d *dev) certificate(ctx context.Context, r *replica.Replica) error {
 		return fmt.Errorf("making the edge's certificate: %w", err)
 	default:
 		d.id = c.ID
+		d.arrives(ctx, r, c)
 	}
 	return nil
+}
+
+// arrives waits until the replica has a certificate that is on the bus, so that
+// what is announced is served.
+func (d *dev) arrives(ctx context.Context, r *replica.Replica, c *manager.Managed) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for r.Version(c.ID).Less(c.Version) {
+		select {
+		case <-ctx.Done():
+			d.in.logger.Warn("the edge has no certificate yet", "managed_id", c.ID)
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // count adds the edge's handshakes to the metrics.
