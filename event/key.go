@@ -22,11 +22,8 @@ const (
 	LogInfoKey = "conf/log"
 )
 
-// Scopes to follow.
-const (
-	StateScope  = "state"
-	ConfigScope = "conf"
-)
+// StateScope is the scope that managers follow.
+const StateScope = "state"
 
 // NewID makes the id of a managed certificate: 8 random bytes as 11 base64url
 // characters (RFC 4648 section 5, without padding), never starting with "-",

@@ -17,10 +17,9 @@ import (
 // PEM types of the key files. Signing keys use the standard PKCS #8 and PKIX
 // encodings (RFC 5958, RFC 8410), so that other tools can read them.
 const (
-	pemSealing       = "KEYTURN HPKE PRIVATE KEY"
-	pemSealingPublic = "KEYTURN HPKE PUBLIC KEY"
-	pemSigning       = "PRIVATE KEY"
-	pemVerify        = "PUBLIC KEY"
+	pemSealing = "KEYTURN HPKE PRIVATE KEY"
+	pemSigning = "PRIVATE KEY"
+	pemVerify  = "PUBLIC KEY"
 )
 
 // maxKeyFile bounds a key file, in bytes: several dozen keys.
@@ -164,11 +163,6 @@ func ReadVerifyKeyFile(path string) ([]*VerifyKey, error) {
 		keys = append(keys, newVerifyKey(ed))
 	}
 	return keys, nil
-}
-
-// MarshalText encodes the key as PEM.
-func (p *PublicKey) MarshalText() ([]byte, error) {
-	return pem.EncodeToMemory(&pem.Block{Type: pemSealingPublic, Bytes: p.Bytes()}), nil
 }
 
 func encodePrivateKeys(keys []*PrivateKey) ([]byte, error) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
 	"github.com/keyturn/keyturn/internal/durable"
@@ -112,9 +113,10 @@ func Connect(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: connecting to %s: %w", Redact(target), err)
 	}
-	if err := l.over(nc); err != nil {
+	l.nc = nc
+	if l.js, err = jetstream.New(nc); err != nil {
 		nc.Close()
-		return nil, err
+		return nil, fmt.Errorf("bus: jetstream: %w", err)
 	}
 	return l, nil
 }

@@ -112,20 +112,6 @@ type known struct {
 
 var _ bus.Log = (*Log)(nil)
 
-// New returns the tenant's log over a connection that stays the caller's.
-func New(nc *nats.Conn, tenant string) (*Log, error) {
-	l := &Log{tenant: tenant}
-	return l, l.over(nc)
-}
-
-func (l *Log) over(nc *nats.Conn) (err error) {
-	l.nc = nc
-	if l.js, err = jetstream.New(nc); err != nil {
-		return fmt.Errorf("bus: jetstream: %w", err)
-	}
-	return nil
-}
-
 // Connected returns when the connection stands, or with the reason why not when
 // an attempt has failed or ctx ends.
 func (l *Log) Connected(ctx context.Context) error {

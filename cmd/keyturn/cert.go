@@ -155,16 +155,19 @@ func plan(domain, list []string, wildcard, subdomain bool) ([]string, error) {
 		for i := range list {
 			list[i] = strings.TrimSpace(list[i])
 		}
-		all, err := names.NormalizeList(list)
-		if err != nil {
-			return nil, &usageError{err}
-		}
-		return all, nil
+		return usable(names.NormalizeList(list))
 	case len(domain) == 0:
 		return nil, usagef("which DOMAIN? Or give --names")
 	}
-	all, err := names.Plan(domain[0], wildcard, subdomain)
-	return all, asUsage(err)
+	return usable(names.Plan(domain[0], wildcard, subdomain))
+}
+
+// usable makes what is wrong with names a usage error: they were typed.
+func usable(all []string, err error) ([]string, error) {
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return all, nil
 }
 
 func parseSpec(r *manager.Request, key, lifetime, renewBefore string) (err error) {

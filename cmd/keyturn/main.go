@@ -15,8 +15,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/keyturn/keyturn/internal/names"
 )
 
 // Exit codes.
@@ -61,16 +59,6 @@ func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, v ...any) error { return &usageError{fmt.Errorf(format, v...)} }
-
-// asUsage makes errors over what was typed usage errors.
-func asUsage(err error) error {
-	var bad *names.Error
-	var mixed *names.UsageError
-	if errors.As(err, &bad) || errors.As(err, &mixed) {
-		return &usageError{err}
-	}
-	return err
-}
 
 // args makes cobra's complaints about arguments usage errors.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
