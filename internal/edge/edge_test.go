@@ -112,6 +112,15 @@ func start(t testing.TB, config Config, l net.Listener) *Edge {
 	return e
 }
 
+// startPiped starts an edge with a certificate, whose clients come by l.dial.
+func startPiped(t testing.TB) (e *Edge, l *pipeListener) {
+	t.Helper()
+	var store keyturn.Store
+	put(t, &store)
+	l = newPipeListener()
+	return start(t, Config{Store: &store}, l), l
+}
+
 // listen returns a listener on a free port of loopback.
 func listen(t testing.TB) net.Listener {
 	t.Helper()
@@ -280,10 +289,7 @@ func TestCounting(t *testing.T) {
 // So is one that stops in the middle, which has failed.
 func TestStalledHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store keyturn.Store
-		put(t, &store)
-		l := newPipeListener()
-		e := start(t, Config{Store: &store}, l)
+		e, l := startPiped(t)
 		began := time.Now()
 		silent, _ := l.dial(t.Context(), "", "")
 		stalled, _ := l.dial(t.Context(), "", "")
@@ -341,10 +347,7 @@ func TestHandshakeBound(t *testing.T) {
 // request, nor does it count them.
 func TestShutdownAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store keyturn.Store
-		put(t, &store)
-		l := newPipeListener()
-		e := start(t, Config{Store: &store}, l)
+		e, l := startPiped(t)
 		stalled, _ := l.dial(t.Context(), "", "")
 		if _, err := stalled.Write([]byte{22, 3, 1}); err != nil {
 			t.Fatal(err)
@@ -375,10 +378,7 @@ func TestShutdownAtOnce(t *testing.T) {
 // A request in progress gets its answer unless the shutdown's time ends first.
 func TestShutdownTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store keyturn.Store
-		put(t, &store)
-		l := newPipeListener()
-		e := start(t, Config{Store: &store}, l)
+		e, l := startPiped(t)
 		conn, _ := l.dial(t.Context(), "", "")
 		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
 		if _, err := client.Write([]byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {

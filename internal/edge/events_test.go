@@ -15,8 +15,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/keyturn/keyturn"
 )
 
 // A stream is the reading end of the events.
@@ -82,10 +80,7 @@ func (s *stream) want(name string) update {
 func TestEvents(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			var store keyturn.Store
-			put(t, &store)
-			l := newPipeListener()
-			e := start(t, Config{Store: &store}, l)
+			e, l := startPiped(t)
 			e.Set(generation("dev", 1, "localhost"))
 			transport := transport(tls.VersionTLS13, http2)
 			transport.DialContext = l.dial
@@ -132,10 +127,7 @@ func TestEvents(t *testing.T) {
 func TestEventsInTime(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			var store keyturn.Store
-			put(t, &store)
-			l := newPipeListener()
-			e := start(t, Config{Store: &store}, l)
+			e, l := startPiped(t)
 			transport := transport(tls.VersionTLS13, http2)
 			transport.DialContext = l.dial
 			defer transport.CloseIdleConnections()
@@ -168,10 +160,7 @@ func TestEventsInTime(t *testing.T) {
 
 func TestListenerBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store keyturn.Store
-		put(t, &store)
-		l := newPipeListener()
-		e := start(t, Config{Store: &store}, l)
+		e, l := startPiped(t)
 		transport := transport(tls.VersionTLS13, true)
 		transport.DialContext = l.dial
 		defer transport.CloseIdleConnections()
@@ -278,10 +267,7 @@ func TestSlowListener(t *testing.T) {
 // So does one under TLS, which has to take its leave in addition.
 func TestStuckShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store keyturn.Store
-		put(t, &store)
-		l := newPipeListener()
-		e := start(t, Config{Store: &store}, l)
+		e, l := startPiped(t)
 		conn, _ := l.dial(t.Context(), "", "")
 		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"})
 		if _, err := io.WriteString(client, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
