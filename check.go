@@ -141,10 +141,11 @@ func checkLeaf(leaf *x509.Certificate) error {
 	if n := len(leaf.DNSNames) + len(leaf.IPAddresses) + len(leaf.URIs) + len(leaf.EmailAddresses); n > maxNames {
 		return fmt.Errorf("%w: %s has %d names, at most %d are allowed", ErrTooLarge, describe(leaf), n, maxNames)
 	}
-	if len(leaf.URIs) == 0 && len(keysOf(leaf)) == 0 {
+	server, client := usage(leaf)
+	if server && len(leaf.URIs) == 0 && len(keysOf(leaf)) == 0 {
 		return fmt.Errorf("%w: the leaf %s has no DNS name, IP address or URI as a subject alternative name that a peer could ask for; have it issued with one", ErrNoNames, describe(leaf))
 	}
-	if server, client := usage(leaf); !server && !client {
+	if !server && !client {
 		return fmt.Errorf("%w: the extended key usage of %s has neither serverAuth nor clientAuth; have it issued with one", ErrWrongUsage, describe(leaf))
 	}
 	return nil

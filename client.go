@@ -36,6 +36,22 @@ choose:
 	}
 }
 
+// ClientConfig returns a copy of base, nil being a zero config, for a client that shows
+// the certificates of s. It is the caller's to change. If base caches sessions, none is
+// resumed that was made before a change of the certificates that clients may use:
+// the server would take the client for the one it was.
+func (s *Store) ClientConfig(base *tls.Config) *tls.Config {
+	config := base.Clone()
+	if config == nil {
+		config = new(tls.Config)
+	}
+	config.GetClientCertificate = s.GetClientCertificate
+	if config.ClientSessionCache != nil {
+		config.ClientSessionCache = &sessionCache{config.ClientSessionCache, s.identity.Load}
+	}
+	return config
+}
+
 func (s *Store) clientsInOrder() []*generation {
 	var gens []*generation
 	for set := range s.clients.all() {

@@ -44,17 +44,35 @@ var (
 	// path upwards from it, in any order.
 	ErrBrokenChain = errors.New("certificate chain is broken")
 
-	// ErrNoNames means that the leaf names nothing that a peer could ask for. The
-	// common name does not count (RFC 9525, section 6.3).
+	// ErrNoNames means that the leaf is for servers and names nothing that a peer could
+	// ask for. The common name does not count (RFC 9525, section 6.3).
 	ErrNoNames = errors.New("certificate has no names")
 
 	// ErrBadName means that a name of a [Lazy] is neither a DNS name nor an IP
-	// address.
+	// address, or that one of [Trust.SetPeerNames] is neither and no URI.
 	ErrBadName = errors.New("invalid name")
 
 	// ErrUncovered means that a [Lazy] was opened and does not cover a name that
 	// it was loaded for.
 	ErrUncovered = errors.New("certificate does not cover the name")
+)
+
+// Why a peer is not believed, or no peer can be. See [Trust].
+var (
+	// ErrNoClientCAs means that a server is to verify the certificates of its clients
+	// and has no authorities for that.
+	ErrNoClientCAs = errors.New("there are no client CAs")
+
+	// ErrClientAuth means that a server's mode of client authentication does not exist.
+	ErrClientAuth = errors.New("unknown client-auth mode")
+
+	// ErrNoServerName means that a client does not know the name that its server
+	// must have.
+	ErrNoServerName = errors.New("the server's name is not known")
+
+	// ErrPeerName means that the certificate of a peer has none of the names that it
+	// must have, see [Trust.SetPeerNames].
+	ErrPeerName = errors.New("certificate is not of an accepted peer")
 )
 
 // UnknownNameError is the error of [Store.GetCertificate] for a handshake that

@@ -98,17 +98,8 @@ func (x *index) find(key string) *slot {
 	}
 }
 
-// answer returns what the slot's key leads to: the certificate, if there is no choice and
-// it is open, else the set, nil if it is empty. A nil slot leads nowhere.
-func (s *slot) answer() (*tls.Certificate, *set) {
-	if s == nil {
-		return nil, nil
-	}
-	if cert := s.sole.Load(); cert != nil {
-		return cert, nil
-	}
-	return nil, s.set.Load()
-}
+// leads reports whether the slot's key leads somewhere. A nil slot leads nowhere.
+func (s *slot) leads() bool { return s != nil && s.set.Load() != nil }
 
 // first returns the best generation of key, or nil. In an index by id it is the only one.
 func (x *index) first(key string) *generation {

@@ -36,9 +36,9 @@ func TestIndexLikeMap(t *testing.T) {
 			if got := x.first(key); got != model[key] {
 				t.Fatalf("%s leads to %v, want %v", key, got, model[key])
 			}
-			cert, set := x.find(key).answer()
-			if g := model[key]; g != nil && cert != g.cert || g == nil && (cert != nil || set != nil) {
-				t.Fatalf("the answer of %s is %v, %v, want %v", key, cert, set, g)
+			slot, g := x.find(key), model[key]
+			if slot.leads() != (g != nil) || slot.leads() && slot.sole.Load() != g.cert {
+				t.Fatalf("the slot of %s is %v, want that of %v", key, slot, g)
 			}
 		}
 		seen := 0

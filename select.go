@@ -18,36 +18,47 @@ import (
 // have been otherwise is returned, as crypto/tls does. If nothing fits, the error is
 // an [*UnknownNameError]; certificate and error are never both nil.
 func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	conn, tracked := hello.Conn.(*conn)
 	for {
-		cert, set := s.lookup(hello)
-		if cert != nil {
-			return cert, nil
-		}
 		var g *generation
-		if set != nil {
+		if slot := s.lookup(hello); slot != nil {
+			if cert := slot.sole.Load(); cert != nil && !tracked {
+				return cert, nil
+			}
+			set := slot.set.Load()
+			if set == nil {
+				continue // removed just now
+			}
 			g = set.pick(hello)
 		} else if g = s.fallback.Load(); g == nil {
 			return nil, s.refuseUnknown(hello)
 		}
 		if g.lazy == nil {
+			if tracked {
+				conn.use(s, g)
+			}
 			return g.cert, nil
 		}
 		s.open(g) // after this, g is in no set any more
 	}
 }
 
-// lookup returns what fits the handshake by name or, without one, by address: the
-// certificate if it needs no choice, else the set to choose from.
-func (s *Store) lookup(hello *tls.ClientHelloInfo) (*tls.Certificate, *set) {
-	name := hello.ServerName
-	if name == "" {
+// lookup returns the slot of what fits the handshake by name or, without one, by
+// address, or nil.
+func (s *Store) lookup(hello *tls.ClientHelloInfo) *slot {
+	if hello.ServerName == "" {
 		return s.lookupAddr(localAddr(hello.Conn))
 	}
-	if len(name) > maxName+1 {
-		return nil, nil
+	return s.lookupName(hello.ServerName)
+}
+
+// lookupName returns the slot of what fits a server name as a client sent it, or nil.
+func (s *Store) lookupName(name string) *slot {
+	if name == "" || len(name) > maxName+1 {
+		return nil
 	}
-	if cert, set := s.lookupName(name); cert != nil || set != nil {
-		return cert, set
+	if slot := s.lookupLower(name); slot != nil {
+		return slot
 	}
 	// The rest is for peers that send what RFC 6066, section 3, does not allow, or
 	// upper case.
@@ -57,47 +68,50 @@ func (s *Store) lookup(hello *tls.ClientHelloInfo) (*tls.Certificate, *set) {
 	if ip, ok := literalAddr(name); ok {
 		return s.lookupAddr(ip)
 	}
-	return nil, nil
+	return nil
 }
 
-// lookupName returns what fits a name in lower case: exactly, else by the wildcard in
+// lookupLower returns what fits a name in lower case: exactly, else by the wildcard in
 // place of its first label, and only of that (RFC 9525, section 6.3).
-func (s *Store) lookupName(name string) (*tls.Certificate, *set) {
+func (s *Store) lookupLower(name string) *slot {
 	if name == "" || name[0] <= '.' {
-		return nil, nil // see the keys of Store.names
+		return nil // see the keys of Store.names
 	}
-	if cert, set := s.names.find(name).answer(); cert != nil || set != nil {
-		return cert, set
+	if slot := s.names.find(name); slot.leads() {
+		return slot
 	}
 	dot := strings.IndexByte(name, '.')
 	if dot < 0 {
-		return nil, nil
+		return nil
 	}
-	cert, set := s.names.find(name[dot:]).answer()
-	if (cert != nil || set != nil) && !isLabel(name[:dot]) {
-		return nil, nil
+	if slot := s.names.find(name[dot:]); slot.leads() && isLabel(name[:dot]) {
+		return slot
 	}
-	return cert, set
+	return nil
 }
 
-// lookupFolded is lookupName for a name of at most maxName+1 bytes that may be in
+// lookupFolded is lookupLower for a name of at most maxName+1 bytes that may be in
 // upper case or end in a dot.
-func (s *Store) lookupFolded(name string) (*tls.Certificate, *set) {
+func (s *Store) lookupFolded(name string) *slot {
 	var buf [maxName + 1]byte
 	name = strings.TrimSuffix(name, ".")
 	for i := range len(name) {
 		buf[i] = lower(name[i])
 	}
 	// This string lives no longer than buf, which does not change any more.
-	return s.lookupName(unsafe.String(&buf[0], len(name)))
+	return s.lookupLower(unsafe.String(&buf[0], len(name)))
 }
 
-func (s *Store) lookupAddr(ip netip.Addr) (*tls.Certificate, *set) {
+func (s *Store) lookupAddr(ip netip.Addr) *slot {
 	if !ip.IsValid() {
-		return nil, nil
+		return nil
 	}
 	key := keyOfAddr(ip)
-	return s.names.find(unsafe.String(&key[0], len(key))).answer() // as in lookupFolded
+	slot := s.names.find(unsafe.String(&key[0], len(key))) // as in lookupFolded
+	if !slot.leads() {
+		return nil
+	}
+	return slot
 }
 
 // literalAddr reads a server name that is an IP address. RFC 6066, section 3, permits

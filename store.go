@@ -31,6 +31,10 @@ type Store struct {
 	observers atomic.Pointer[[]*observer]
 	unknowns  limiter
 
+	conns    conns
+	sessions atomic.Pointer[sessions] // of servers; nil until first needed
+	identity atomic.Uint64            // counts changes of what clients may show
+
 	mu        sync.Mutex // makes changes one after the other
 	defaultID string
 	seq       int64
@@ -46,7 +50,8 @@ type Store struct {
 // cert refers to: do not change it afterwards.
 //
 // A leaf without DNS names and IP addresses is accepted if it has a URI, as those of
-// SPIFFE have. No server name leads to it: it is for clients, or the default.
+// SPIFFE have, or if servers may not use it. No server name leads to it: it is for
+// clients, or the default.
 func (s *Store) Put(id string, cert tls.Certificate) error {
 	if err := s.put(id, cert); err != nil {
 		return s.refuse("putting", id, err)
@@ -127,12 +132,17 @@ func (s *Store) SetDefault(id string) {
 // ServerConfig returns a new config for a server with the certificates of s: TLS
 // 1.2 and later, HTTP/2 and HTTP/1.1. It is the caller's to change; set NextProtos
 // where something other than HTTP is served.
+//
+// Session tickets are sealed with keys of s, which [Store.Compromised] replaces.
+// Keys set by [tls.Config.SetSessionTicketKeys] are not used.
 func (s *Store) ServerConfig() *tls.Config {
-	return &tls.Config{
+	config := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: s.GetCertificate,
 	}
+	limit(config, s.session)
+	return config
 }
 
 // current returns the generation of id, or nil.
@@ -173,6 +183,9 @@ func (s *Store) exchange(out, in *generation) {
 	}
 	if in != nil && !in.client {
 		client = nil
+	}
+	if client != nil || out != nil && out.client {
+		s.identity.Add(1)
 	}
 	s.clients.swap(id, out, client)
 	s.ids.swap(id, out, in)

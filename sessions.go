@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keyturn
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"slices"
+	"strconv"
+)
+
+// sessions are those that a server may resume: their tickets bear a mark, and the server
+// that wants to resume none of them any more takes other sessions. It does not change.
+type sessions struct {
+	mark [16]byte
+
+	// keys seals the tickets of configs that have no way of their own to do that. It is
+	// never cloned nor given to anybody, so that crypto/tls makes its keys, turns them
+	// daily, and opens with each for seven days.
+	keys tls.Config
+}
+
+func newSessions() *sessions {
+	s := new(sessions)
+	rand.Read(s.mark[:]) // never fails
+	return s
+}
+
+// limit makes a server's config resume only what current returns when it resumes, and
+// what its WrapSession and UnwrapSession, if it has them, agree to.
+func limit(config *tls.Config, current func() *sessions) {
+	wrap, unwrap := config.WrapSession, config.UnwrapSession
+	config.WrapSession = func(cs tls.ConnectionState, state *tls.SessionState) ([]byte, error) {
+		s := current()
+		state.Extra = append(state.Extra, s.mark[:])
+		if wrap != nil {
+			return wrap(cs, state)
+		}
+		return s.keys.EncryptTicket(cs, state)
+	}
+	config.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		s := current()
+		var state *tls.SessionState
+		var err error
+		if unwrap != nil {
+			state, err = unwrap(ticket, cs)
+		} else {
+			state, err = s.keys.DecryptTicket(ticket, cs)
+		}
+		if err != nil || state == nil || !slices.ContainsFunc(state.Extra, s.marked) {
+			return nil, err
+		}
+		return state, nil
+	}
+}
+
+func (s *sessions) marked(extra []byte) bool { return bytes.Equal(extra, s.mark[:]) }
+
+// session returns the sessions that a server with the certificates of s may resume.
+func (s *Store) session() *sessions {
+	for {
+		if current := s.sessions.Load(); current != nil {
+			return current
+		}
+		s.sessions.CompareAndSwap(nil, newSessions())
+	}
+}
+
+// A sessionCache is a client's cache that forgets all when what the sessions were made
+// under has changed.
+type sessionCache struct {
+	tls.ClientSessionCache
+	era func() uint64 // counts the changes
+}
+
+func (c *sessionCache) Get(key string) (*tls.ClientSessionState, bool) {
+	return c.ClientSessionCache.Get(c.inEra(key))
+}
+
+func (c *sessionCache) Put(key string, state *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(c.inEra(key), state)
+}
+
+func (c *sessionCache) inEra(key string) string {
+	return strconv.FormatUint(c.era(), 10) + " " + key
+}
