@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package keyturn keeps the TLS certificates of a process and changes them
-// while it runs: no restart, no lost connection, no handshake that sees half
-// of a change.
+// Package keyturn keeps the TLS certificates of a process, and whom it trusts, and
+// changes them while it runs: no restart, no lost connection, no handshake that
+// sees half of a change.
 //
 // Make a [Store] (its zero value is ready), put certificates into it, and give
 // its GetCertificate to a [crypto/tls.Config]:
@@ -15,7 +15,20 @@
 //	log.Fatal(server.ListenAndServeTLS("", ""))
 //
 // Whenever a newer certificate is at hand, from whatever source, put it under
-// the same id. A TLS client gives GetClientCertificate to its config instead.
+// the same id. Package reload does that for files. A TLS client takes
+// [Store.ClientConfig] instead.
+//
+// For mutual TLS, and for roots that change, put a [Trust] beside the Store. A
+// [CertAuthManager] is both, for one certificate:
+//
+//	var trust keyturn.Trust
+//	trust.SetClientCAs(pool)
+//	trust.SetClientAuth(tls.RequireAndVerifyClientCert)
+//	server := &http.Server{Addr: ":443", TLSConfig: trust.ServerConfig(store.ServerConfig())}
+//
+//	config := store.ClientConfig(trust.ClientConfig("db.internal")) // of a client
+//
+// Use a Store and a Trust of its own for each listener and each destination.
 //
 // # Promises
 //
@@ -56,10 +69,63 @@
 // Internationalised names are A-labels ("xn--…") here; convert them where they
 // come in.
 //
+// # Trust and resumed sessions
+//
+// crypto/tls lets a session that was made once be resumed for seven days. With the
+// configs of [Trust], what was changed holds for such handshakes as well: servers
+// resume no session from before a change of whom they believe, and clients verify
+// the server's certificate, which the session keeps, at every handshake anew.
+//
+// Servers get a config for each change, by GetConfigForClient. What is to be set in
+// it is set before, in what is given to [Trust.ServerConfig]. Clients verify in
+// VerifyConnection, since the RootCAs of a config in use cannot change; do not
+// set that of a config of [Trust.ClientConfig].
+//
+// # Open connections
+//
+// A connection keeps the certificate that it was made with, and lives as long as
+// its peers let it. [Store.Drain] ends those that still use an old one, for
+// connections that the Store knows by [Store.Listener] or [Store.Dialer].
+// [Store.Compromised] ends them at once, and resumption with them.
+//
+// # When a handshake fails
+//
+// The first column is what is logged or returned, at the side that refuses. The
+// other side sees no more than an alert; "keyturn doctor HOST:PORT", or package
+// doctor, finds the cause from there.
+//
+//	none covers server name "…"        No certificate has the name that the client asked
+//	                                   for: put one, or set a default. A wildcard covers
+//	                                   one label: *.example.com is not a.b.example.com.
+//	client sent no server name         It connected to an address: put a certificate with
+//	                                   that IP address in it, or set a default.
+//	signed by unknown authority        The pool lacks the root (wrong pool), or the peer
+//	                                   sends no intermediate (incomplete chain).
+//	has expired or is not yet valid    Not renewed, or not taken over, or one of the
+//	                                   clocks is wrong. Store.Info says what is held.
+//	valid for …, not …                 The server has another name than the client
+//	                                   expects: set it with ClientConfig or SetServerName.
+//	incompatible key usage             The certificate lacks the extended key usage
+//	                                   serverAuth, or clientAuth for clients. Public CAs
+//	                                   issue no clientAuth any more: use a private CA.
+//	client didn't provide a            The client has none, or none that the server would
+//	certificate                        accept: issued by one of the client CAs, with
+//	                                   clientAuth. Remote: certificate required.
+//	there are no client CAs            SetClientAuth asks for verified clients before
+//	                                   SetClientCAs said by whom.
+//	the server's name is not known     ClientConfig("") and an IP address: use Dialer.
+//	not of an accepted peer            The certificate is good, and its names are not
+//	                                   among those of SetPeerNames.
+//	an old certificate is still seen   On a connection from before the change: Drain it.
+//	                                   Otherwise it was not put: observe the Store, which
+//	                                   says Refused, and why.
+//	HTTP/2 is gone                     NextProtos was not set in what was given to
+//	                                   Trust.ServerConfig.
+//
 // # What it is not
 //
-// The package obtains no certificates, reads no files and speaks to no network.
-// It does not verify peers. It does not check revocation, and it does not ask
-// whether anyone trusts the root of a chain: a private CA's certificates are as
-// good as public ones.
+// The package obtains no certificates, reads no files and opens no connections but
+// those of its Dialers. It does not check revocation. A Store does not ask whether
+// anyone trusts the root of a chain: a private CA's certificates are as good as
+// public ones.
 package keyturn
