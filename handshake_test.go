@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keyturn/keyturn"
@@ -134,34 +135,55 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 	}
 }
 
-// No handshake fails while the certificate is replaced all the time.
+// While the certificate is replaced all the time, no handshake fails, and none gets a
+// certificate from before a Put that had returned when the handshake began.
 func TestHandshakesWhileReplacing(t *testing.T) {
+	const handshakes, ring = 10_000, 4096
 	root := newRoot(t, "root")
-	intermediate := newAuthority(t, "intermediate", root)
-	certs := make([]tls.Certificate, 16)
+	key := newKey(t, x509.ECDSA)
+	certs := make([]tls.Certificate, ring)
+	number := make(map[string]int64) // of a certificate's bytes
 	for i := range certs {
-		certs[i] = intermediate.leaf(t, names("a.test"))
+		certs[i] = root.leafFor(t, key, names("a.test"))
+		number[string(certs[i].Certificate[0])] = int64(i)
 	}
 	var store keyturn.Store
+	var trust keyturn.Trust
 	put(t, &store, "id", certs[0])
+	configs := []*tls.Config{store.ServerConfig(), trust.ServerConfig(store.ServerConfig())}
+
+	var begun, returned atomic.Int64 // the numbers of the last Puts
 	done := make(chan struct{})
 	var writer, clients sync.WaitGroup
 	writer.Go(func() {
-		for i := 0; ; i++ {
+		for i := int64(1); ; i++ {
 			select {
 			case <-done:
 				return
 			default:
-				put(t, &store, "id", certs[i%len(certs)])
+				begun.Store(i)
+				put(t, &store, "id", certs[i%ring])
+				returned.Store(i)
 			}
 		}
 	})
-	for name, version := range versions {
+	var failed, stale atomic.Int64
+	for _, version := range versions {
 		clients.Go(func() {
 			client := &tls.Config{RootCAs: root.pool(), ServerName: "a.test", MaxVersion: version}
-			for range 200 {
-				if _, _, clientErr, serverErr := handshake(client, store.ServerConfig()); clientErr != nil || serverErr != nil {
-					t.Errorf("%s: %v, %v", name, clientErr, serverErr)
+			for i := range handshakes / len(versions) {
+				first := returned.Load()
+				state, _, clientErr, serverErr := handshake(client, configs[i%len(configs)])
+				last := begun.Load()
+				if clientErr != nil || serverErr != nil {
+					failed.Add(1)
+					t.Errorf("version %x: %v, %v", version, clientErr, serverErr)
+					continue
+				}
+				// The numbers begin anew after each turn of the ring.
+				if got := number[string(state.PeerCertificates[0].Raw)]; (got-first%ring+ring)%ring > last-first {
+					stale.Add(1)
+					t.Errorf("version %x: got number %d of %d, after number %d was put", version, got, ring, first)
 				}
 			}
 		})
@@ -169,4 +191,5 @@ func TestHandshakesWhileReplacing(t *testing.T) {
 	clients.Wait()
 	close(done)
 	writer.Wait()
+	t.Logf("%d handshakes, %d replacements, %d failed, %d stale", handshakes, returned.Load(), failed.Load(), stale.Load())
 }
