@@ -121,7 +121,10 @@ func (t *Trust) verifyServer(cs tls.ConnectionState, name string) error {
 }
 
 func (s *settings) checkServer(chain []*x509.Certificate, name string) error {
-	leaf := chain[0] // crypto/tls refuses a server without
+	if len(chain) == 0 { // crypto/tls lets no server do that
+		return ErrEmpty
+	}
+	leaf := chain[0]
 	options := x509.VerifyOptions{
 		Roots:         s.rootCAs,
 		Intermediates: x509.NewCertPool(),
