@@ -47,6 +47,7 @@ seal, bus/jetstream, replica < internal/datadir  # who writes which file of it
 keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
 
+NONE < doctor                                    # it knows crypto/tls alone
 NONE < internal/names, internal/deps, internal/gotest, packaging, docs
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...
 
@@ -60,7 +61,7 @@ bus/membus !< manager, replica
 
 // standardOnly are the packages that link nothing outside the standard library
 // and this module, through nothing they import.
-var standardOnly = []string{"keyturn", "issuer", "seal", "event", "bus", "replica"}
+var standardOnly = []string{"keyturn", "issuer", "seal", "event", "bus", "replica", "doctor"}
 
 // platforms are those that "make dist" builds for: files can be left out by their
 // build constraints, and imports with them.
