@@ -26,7 +26,7 @@ type conn struct {
 
 	gen      atomic.Pointer[generation] // what it was served; nil if that is not known
 	name     atomic.Pointer[string]     // the server name, if a config noted it
-	draining atomic.Bool
+	draining atomic.Int32               // how many calls wait for it to end
 	once     sync.Once
 }
 
@@ -46,30 +46,37 @@ func (s *Store) track(inner net.Conn) net.Conn {
 
 // Close closes the connection, and its Store forgets it.
 func (c *conn) Close() error {
-	err := c.Conn.Close()
+	_, err := c.close()
+	return err
+}
+
+// close is Close, and reports whether it was the first.
+func (c *conn) close() (first bool, err error) {
+	err = c.Conn.Close()
 	c.once.Do(func() {
 		c.store.conns.mu.Lock()
 		defer c.store.conns.mu.Unlock()
 		delete(c.store.conns.open, c)
 		close(c.ended)
+		first = true
 	})
-	return err
+	return first, err
 }
 
 // NetConn returns the connection below, as [tls.Conn.NetConn] does.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
-// use notes what the connection was served, unless that is of another Store.
-func (c *conn) use(s *Store, g *generation) {
-	if c.store == s {
-		c.gen.Store(g)
-	}
+// use notes what the connection is served, and reports whether that was noted before. Of
+// another Store it notes nothing.
+func (c *conn) use(s *Store, g *generation) (noted bool) {
+	return c.store != s || c.gen.Swap(g) == g
 }
 
 // note notes the server name of a connection, if some Store knows it.
 func note(hello *tls.ClientHelloInfo) {
 	if c, ok := hello.Conn.(*conn); ok {
-		c.name.Store(&hello.ServerName)
+		name := hello.ServerName // and not all of hello, for as long as the connection lives
+		c.name.Store(&name)
 	}
 }
 
@@ -80,7 +87,7 @@ func (o *conns) marked(old func(*conn) bool) []*conn {
 	var list []*conn
 	for c := range o.open {
 		if old(c) {
-			c.draining.Store(true)
+			c.draining.Add(1)
 			list = append(list, c)
 		}
 	}
@@ -110,11 +117,10 @@ func (o *conns) end(within time.Duration, old func(*conn) bool) (cut int) {
 		default:
 		}
 		// A handshake that was under way may have been served what is new.
-		if old(c) {
-			c.Close()
+		if !old(c) {
+			c.draining.Add(-1)
+		} else if first, _ := c.close(); first {
 			cut++
-		} else {
-			c.draining.Store(false)
 		}
 	}
 	return cut
@@ -135,7 +141,7 @@ func Draining(ctx context.Context) bool {
 	inner, _ := ctx.Value(connKey{}).(net.Conn)
 	for inner != nil {
 		if c, ok := inner.(*conn); ok {
-			return c.draining.Load()
+			return c.draining.Load() > 0
 		}
 		wrapper, ok := inner.(interface{ NetConn() net.Conn })
 		if !ok {

@@ -4,6 +4,7 @@ package keyturn
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"time"
 )
@@ -14,7 +15,8 @@ type DialFunc = func(ctx context.Context, network, address string) (net.Conn, er
 // Listener returns inner with its connections known to s, so that [Store.Drain] and
 // [Store.Compromised] can end them. It is for what is below TLS: give it to
 // [net/http.Server.ServeTLS], to [crypto/tls.NewListener], or to a gRPC server that
-// has credentials of s.
+// has credentials of s. Other wrappers go inside: of a connection that reaches TLS
+// wrapped again it is not known which certificate it uses.
 //
 //	server := &http.Server{TLSConfig: store.ServerConfig(), ConnContext: keyturn.ConnContext}
 //	err = server.ServeTLS(store.Listener(listener), "", "")
@@ -25,8 +27,8 @@ func (s *Store) Listener(inner net.Listener) net.Listener { return &listener{inn
 // what is below TLS, as the DialContext of [net/http.Transport].
 //
 // Which certificate a client showed is not known of a connection. It counts as old for
-// [Store.Drain] if it was opened before the certificate was put. So give each destination
-// a Store of its own.
+// [Store.Drain] if it was opened before the certificate was put, and where id is the only
+// one in s. So give each destination a Store of its own.
 func (s *Store) Dialer(dial DialFunc) DialFunc {
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
@@ -84,27 +86,34 @@ func (s *Store) Compromised(id string) (cut int) {
 }
 
 // old returns a function that reports whether a connection uses a certificate of id that
-// is not served any more.
+// was put before the one of now, or before now if there is none.
 func (s *Store) old(id string) func(*conn) bool {
-	current := s.current(id)
+	s.mu.Lock()
+	current, since := s.current(id), s.seq+1
+	s.mu.Unlock()
+	if current != nil {
+		since = current.seq
+	}
 	return func(c *conn) bool {
 		if g := c.gen.Load(); g != nil {
-			return g.id == id && g != current
+			// What replaced it may have been bad, when it was opened.
+			return g.id == id && g.seq < since && g != s.current(id)
 		}
-		if current != nil && c.since >= current.seq {
+		if c.since >= since {
 			return false
 		}
 		// Of a client, or resumed, or its handshake has not come so far.
 		if name := c.name.Load(); name != nil {
-			return s.mayLead(*name, id)
+			return s.mayLead(*name, c, id)
 		}
-		return s.Len() == 0 || s.Len() == 1 && current != nil
+		return s.Len() == 0 || s.Len() == 1 && s.current(id) != nil
 	}
 }
 
-// mayLead reports whether a server name leads to id, or to nothing any more.
-func (s *Store) mayLead(name, id string) bool {
-	if slot := s.lookupName(name); slot != nil {
+// mayLead reports whether a server name, or without one the address that c was made to,
+// leads to id, or to nothing any more.
+func (s *Store) mayLead(name string, c *conn, id string) bool {
+	if slot := s.lookup(&tls.ClientHelloInfo{ServerName: name, Conn: c}); slot != nil {
 		for n := slot.set.Load(); n != nil; n = n.next {
 			if n.gen.id == id {
 				return true

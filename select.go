@@ -34,8 +34,10 @@ func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 			return nil, s.refuseUnknown(hello)
 		}
 		if g.lazy == nil {
-			if tracked {
-				conn.use(s, g)
+			// Drain, which comes after a change, is to find what is used, or else the
+			// change is to be found here: so it is noted, then chosen again.
+			if tracked && !conn.use(s, g) {
+				continue
 			}
 			return g.cert, nil
 		}
