@@ -30,6 +30,7 @@ NONE < keyturn, issuer, bus, internal/durable
 internal/durable < seal, replica, bus/jetstream  # files are written in one place
 seal < event
 keyturn, event, bus < replica
+keyturn < reload
 
 issuer < config                                  # key types are issuer's
 issuer, seal < issuer/localca
@@ -61,7 +62,7 @@ bus/membus !< manager, replica
 
 // standardOnly are the packages that link nothing outside the standard library
 // and this module, through nothing they import.
-var standardOnly = []string{"keyturn", "issuer", "seal", "event", "bus", "replica", "doctor"}
+var standardOnly = []string{"keyturn", "issuer", "seal", "event", "bus", "replica", "doctor", "reload"}
 
 // platforms are those that "make dist" builds for: files can be left out by their
 // build constraints, and imports with them.

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reload
+
+import (
+	"bytes"
+	"encoding/pem"
+	"errors"
+	"strings"
+)
+
+var (
+	errEmpty          = errors.New("it is empty; is it still being written?")
+	errCutShort       = errors.New("a PEM block is damaged or cut short; is the file still being written?")
+	errNoCertificates = errors.New("it has no CERTIFICATE block; it must hold certificates as PEM")
+	errNoKey          = errors.New("it has no PRIVATE KEY block; it must hold the key as PEM")
+)
+
+// blocks returns the PEM blocks of data (RFC 7468). What stands between them is
+// skipped, as tools write explanations there, but not a block that is damaged, as
+// [pem.Decode] does: a chain whose end is missing would be served without it.
+func blocks(data []byte) ([]*pem.Block, error) {
+	if len(data) == 0 {
+		return nil, errEmpty
+	}
+	begin := []byte("-----BEGIN ")
+	begins := bytes.Count(data, append([]byte("\n"), begin...))
+	if bytes.HasPrefix(data, begin) {
+		begins++
+	}
+	var list []*pem.Block
+	block, rest := pem.Decode(data)
+	for ; block != nil; block, rest = pem.Decode(rest) {
+		list = append(list, block)
+	}
+	if len(list) != begins || bytes.HasPrefix(rest, []byte("-")) || bytes.Contains(rest, []byte("\n-")) {
+		return nil, errCutShort
+	}
+	return list, nil
+}
+
+// certificates returns the DER of the certificates in data, which are at least one.
+func certificates(data []byte) ([][]byte, error) {
+	list, err := blocks(data)
+	if err != nil {
+		return nil, err
+	}
+	var chain [][]byte
+	for _, block := range list {
+		if block.Type == "CERTIFICATE" {
+			chain = append(chain, block.Bytes)
+		}
+	}
+	if len(chain) == 0 {
+		return nil, errNoCertificates
+	}
+	return chain, nil
+}
+
+// privateKey returns the first private key in data.
+func privateKey(data []byte) (*pem.Block, error) {
+	list, err := blocks(data)
+	if err != nil {
+		return nil, err
+	}
+	for _, block := range list {
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			return block, nil
+		}
+	}
+	return nil, errNoKey
+}
