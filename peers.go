@@ -19,6 +19,9 @@ type peerName struct {
 	uri  string // as normalURI returns it, without the "*" at its end
 }
 
+// below reports whether the name stands for the URIs below one.
+func (p peerName) below() bool { return strings.HasSuffix(p.uri, "/") }
+
 func parsePeerNames(names []string) ([]peerName, error) {
 	if len(names) > maxNames {
 		return nil, fmt.Errorf("%w: %d names, at most %d are allowed", ErrTooLarge, len(names), maxNames)
@@ -85,7 +88,7 @@ func (p peerName) matches(leaf *x509.Certificate) bool {
 	if p.uri != "" {
 		return slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool {
 			uri, err := normalURI(u)
-			if strings.HasSuffix(p.uri, "/") {
+			if p.below() {
 				return err == nil && strings.HasPrefix(uri, p.uri)
 			}
 			return err == nil && uri == p.uri

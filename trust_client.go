@@ -134,7 +134,9 @@ func (s *settings) checkServer(chain []*x509.Certificate, name string) error {
 		options.Intermediates.AddCert(c)
 	}
 	if !isURI(name) {
-		options.DNSName, _ = hostOf(name)
+		if options.DNSName, _ = hostOf(name); options.DNSName == "" {
+			return ErrNoServerName // crypto/x509 would take any
+		}
 	}
 	if _, err := leaf.Verify(options); err != nil {
 		return err
@@ -143,6 +145,9 @@ func (s *settings) checkServer(chain []*x509.Certificate, name string) error {
 		want, err := parsePeerName(name)
 		if err != nil {
 			return err
+		}
+		if want.below() {
+			return fmt.Errorf("%w: %.100q is not one URI but many; give those to SetPeerNames", ErrBadName, name)
 		}
 		if !want.matches(leaf) {
 			return fmt.Errorf("%w: that of %s does not have this URI", ErrPeerName, describe(leaf))
