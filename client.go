@@ -39,7 +39,9 @@ choose:
 // ClientConfig returns a copy of base, nil being a zero config, for a client that shows
 // the certificates of s. It is the caller's to change. If base caches sessions, none is
 // resumed that was made before a change of the certificates that clients may use:
-// the server would take the client for the one it was.
+// the server would take the client for the one it was. With TLS 1.3 a session is made
+// when its ticket comes, along with the first data that is read; that of a connection
+// from before the change is left out all the same under [Trust.Dialer].
 func (s *Store) ClientConfig(base *tls.Config) *tls.Config {
 	config := base.Clone()
 	if config == nil {

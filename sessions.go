@@ -85,3 +85,14 @@ func (c *sessionCache) Put(key string, state *tls.ClientSessionState) {
 func (c *sessionCache) inEra(key string) string {
 	return strconv.FormatUint(c.era(), 10) + " " + key
 }
+
+// fixed returns a cache for one connection, in the eras of now: a ticket may come long
+// after the handshake, and belongs to the eras of that.
+func fixed(cache tls.ClientSessionCache) tls.ClientSessionCache {
+	c, ok := cache.(*sessionCache)
+	if !ok {
+		return cache
+	}
+	era := c.era()
+	return &sessionCache{fixed(c.ClientSessionCache), func() uint64 { return era }}
+}

@@ -184,10 +184,11 @@ func (s *Store) exchange(out, in *generation) {
 	if in != nil && !in.client {
 		client = nil
 	}
+	s.clients.swap(id, out, client)
 	if client != nil || out != nil && out.client {
+		// After the swap: what a handshake shows must not be older than its sessions.
 		s.identity.Add(1)
 	}
-	s.clients.swap(id, out, client)
 	s.ids.swap(id, out, in)
 	if id == s.defaultID {
 		s.setFallback(in)

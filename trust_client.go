@@ -95,9 +95,7 @@ func (t *Trust) dialConfig(base *tls.Config, address string) (*tls.Config, error
 		return base.VerifyConnection(cs)
 	}
 	if config.ClientSessionCache != nil {
-		// A ticket may come long after the handshake: it belongs to the era of that.
-		era := t.era.Load()
-		config.ClientSessionCache = &sessionCache{config.ClientSessionCache, func() uint64 { return era }}
+		config.ClientSessionCache = fixed(&sessionCache{config.ClientSessionCache, t.era.Load})
 	}
 	return config, nil
 }
