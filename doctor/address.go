@@ -32,7 +32,11 @@ func ParseAddress(s string) (string, error) {
 		text = u.Host
 	}
 	host, port := text, DefaultPort
-	if ip, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+	literal := text
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		literal = text[1 : len(text)-1]
+	}
+	if ip, err := netip.ParseAddr(literal); err == nil {
 		host = ip.String()
 	} else if strings.Contains(text, ":") {
 		if host, port, err = net.SplitHostPort(text); err != nil {

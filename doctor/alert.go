@@ -5,8 +5,6 @@ package doctor
 import (
 	"crypto/tls"
 	"errors"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -92,8 +90,9 @@ func alertOf(err error) (tls.AlertError, bool) {
 	if !ok {
 		return 0, false
 	}
-	for _, a := range slices.Sorted(maps.Keys(alerts)) {
-		if text == a.Error() || strings.HasPrefix(text, a.Error()+"\n") {
+	text, _, _ = strings.Cut(text, "\n")
+	for n := range 1 << 8 {
+		if a := tls.AlertError(n); text == a.Error() {
 			return a, true
 		}
 	}

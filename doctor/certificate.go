@@ -15,7 +15,7 @@ func explainTime(what string, cert *x509.Certificate, now time.Time) (Finding, b
 	switch {
 	case now.After(cert.NotAfter):
 		return found(Expired, Error,
-			"Have it issued anew and see that it is taken over; if it was, the process still serves the old one: reload or restart it.",
+			"Have it issued anew and see that it is taken over; if it was, the process still has the old one: reload or restart it.",
 			"%s %s ended at %s, %s ago.", upper(what), title(cert), stamp(cert.NotAfter), span(now.Sub(cert.NotAfter))), true
 	case now.Before(cert.NotBefore):
 		return found(NotYetValid, Error,

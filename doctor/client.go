@@ -77,6 +77,11 @@ func (x *examination) acceptable() bool {
 
 // checkClient looks at the client's side; err is why the server refused.
 func (x *examination) checkClient(err error) {
+	if x.ended {
+		x.add(found(Closed, Warning,
+			"Look into the server's log whether that is because of the client certificate.",
+			"The server asks for a client certificate, and closed the connection after the handshake without a word: some refuse one like that."))
+	}
 	switch {
 	case x.asked == nil && x.Certificate == nil:
 	case x.asked == nil:
@@ -86,7 +91,7 @@ func (x *examination) checkClient(err error) {
 				"Let the server ask for one, if it is meant to.",
 				"The server does not ask for a client certificate, so that the one given was not shown."))
 		}
-	case x.Certificate == nil && err == nil:
+	case x.Certificate == nil && err == nil && !x.ended:
 		x.add(found(NoClientCertificate, Note,
 			"If it ought to know the client, give a certificate. An HTTP server may refuse only the request, with status 400 or 403.",
 			"The server asks for a client certificate, and accepts that there is none.%s", x.wanted()))

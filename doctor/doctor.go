@@ -83,6 +83,7 @@ type examination struct {
 	state    tls.ConnectionState         // as of the server's certificate
 	asked    *tls.CertificateRequestInfo // nil if the server asks for no certificate
 	complete bool                        // the handshake is
+	ended    bool                        // the server closed the connection after it at once
 }
 
 func (x *examination) run(ctx context.Context) {
@@ -152,8 +153,8 @@ func (x *examination) handshake(ctx context.Context, conn net.Conn) error {
 	}
 	_ = c.SetReadDeadline(end)
 	_, err := c.Read(make([]byte, 1))
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF) {
-		return nil // it waits for a request, or wants none after all
+	if x.ended = errors.Is(err, io.EOF); x.ended || errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil // in the latter case it waits for a request
 	}
 	return err
 }

@@ -78,7 +78,7 @@ func (l *Link) write(b *strings.Builder, depth int, now time.Time) {
 	case l.Anchor:
 		where = ", in the pool"
 	}
-	fmt.Fprintf(b, "%s%s %s%s\n", indent, l.Role, orNone(l.Subject), where)
+	fmt.Fprintf(b, "%s%s\n", indent, strings.TrimSuffix(l.Role+" "+l.Subject, " ")+where)
 	if len(l.Names) > 0 {
 		const most = 5
 		names := strings.Join(l.Names[:min(len(l.Names), most)], ", ")
@@ -95,7 +95,11 @@ func (l *Link) write(b *strings.Builder, depth int, now time.Time) {
 		key += ", " + strings.Join(l.Usage, " ")
 	}
 	fmt.Fprintf(b, "%s  %s to %s, %s; %s\n", indent, stamp(l.NotBefore), stamp(l.NotAfter), remaining(l, now), key)
-	fmt.Fprintf(b, "%s  serial %s, SHA-256 %.16s…, signed by %s\n", indent, l.Serial, l.SHA256, orNone(l.Issuer))
+	fmt.Fprintf(b, "%s  serial %s, SHA-256 %.16s…", indent, l.Serial, l.SHA256)
+	if l.Issuer != "" && l.Issuer != l.Subject {
+		fmt.Fprintf(b, ", signed by %s", l.Issuer)
+	}
+	b.WriteString("\n")
 }
 
 func remaining(l *Link, now time.Time) string {
@@ -106,13 +110,6 @@ func remaining(l *Link, now time.Time) string {
 		return "expired"
 	}
 	return span(l.NotAfter.Sub(now)) + " left"
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "(no subject)"
-	}
-	return s
 }
 
 // sum is the last line.

@@ -38,7 +38,7 @@ func explainUnknown(sent, path []*x509.Certificate, roots *x509.CertPool, err er
 	}
 	var namesakes []*x509.Certificate // sent by the name of the missing issuer
 	for _, c := range sent[:min(len(sent), maxLinks)] {
-		if bytes.Equal(c.RawSubject, top.RawIssuer) {
+		if bytes.Equal(c.RawSubject, top.RawIssuer) && !slices.ContainsFunc(path, c.Equal) {
 			namesakes = append(namesakes, c)
 		}
 	}
