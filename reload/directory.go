@@ -106,7 +106,7 @@ func (d *directory) pairs(id string, endings []string) (pairs []*pair) {
 		pairs = append(pairs, &pair{d.store, id, base + cert, base + key})
 	}
 	has := func(ending string) bool { return slices.Contains(endings, ending) }
-	if id == "ca" && len(endings) == 1 && (has(".crt") || has(".pem")) {
+	if id == "ca" && !slices.ContainsFunc(endings, func(e string) bool { return e != ".crt" && e != ".pem" }) {
 		return nil
 	}
 	if has(".crt") || has(".key") {
