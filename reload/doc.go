@@ -38,7 +38,7 @@
 // and what they point to included (on Linux, by inotify); every ten seconds, for what
 // that does not see, such as NFS; on SIGHUP, if asked for; and by [Watcher.Reload]. To
 // see whether they changed they are read and hashed: times and sizes tell too little.
-// Reading a pair takes some 50 µs.
+// Reading a pair takes some 40 µs: go test -run - -bench Unchanged ./reload.
 //
 // # How to write the files
 //

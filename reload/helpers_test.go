@@ -77,10 +77,6 @@ func create(t testing.TB, template *x509.Certificate, parent *authority, options
 	return cert, key
 }
 
-func named(name string) func(*x509.Certificate) {
-	return func(c *x509.Certificate) { c.DNSNames = []string{name} }
-}
-
 func expired(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }
 
 func certPEM(c *x509.Certificate) []byte {

@@ -129,7 +129,7 @@ func (w *Watcher) list() []*finding {
 	taken := make(map[any]bool)
 	add := func(source Source, it item) {
 		if taken[it.key()] {
-			it = &broken{of: source, name: it.String(), err: errTwice}
+			it = &broken{of: source, text: it.String(), err: errTwice}
 		}
 		taken[it.key()] = true
 		all = append(all, &finding{source: source, item: it})
@@ -139,7 +139,7 @@ func (w *Watcher) list() []*finding {
 		items, err := source.items()
 		if err != nil {
 			lost[source] = true
-			items = []item{&broken{of: source, err: err}}
+			items = []item{&broken{of: source, text: source.String(), err: err}}
 		}
 		for _, it := range items {
 			add(source, it)

@@ -165,8 +165,9 @@ func (w *Watcher) Reload() error {
 }
 
 // Close ends the watching. When it has returned, nothing is fed any more, no goroutine
-// of the Watcher runs, and the signal is as it was. What is live stays live. It may be
-// called more than once, and returns nil.
+// of the Watcher runs, and the signal is as it was. What is live stays live. It waits
+// for a file that is just being read, which takes long only where the kernel does not
+// answer, as with a dead NFS server. It may be called more than once, and returns nil.
 func (w *Watcher) Close() error {
 	w.closing.Do(func() {
 		close(w.stop)
