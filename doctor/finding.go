@@ -77,7 +77,7 @@ func (s Severity) rank() int {
 // arrange returns the findings worst first, each once, and keeps the order of equals.
 func arrange(list []Finding) []Finding {
 	slices.SortStableFunc(list, func(a, b Finding) int { return cmp.Compare(a.Severity.rank(), b.Severity.rank()) })
-	var kept []Finding
+	kept := []Finding{}
 	for _, f := range list {
 		if !slices.Contains(kept, f) {
 			kept = append(kept, f)

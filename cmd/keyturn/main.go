@@ -92,7 +92,7 @@ See it work, with no configuration:   keyturn serve --dev`,
 		_, err := formatOf(cmd)
 		return err
 	}
-	root.AddCommand(newServe(), newCert(), newConf(), newVersion(), newMan(root))
+	root.AddCommand(newServe(), newCert(), newConf(), newDoctor(), newVersion(), newMan(root))
 	root.SetHelpCommand(newHelp(root))
 	root.InitDefaultCompletionCmd()
 	if c, _, err := root.Find([]string{"completion"}); err == nil {

@@ -36,7 +36,7 @@ import (
 const patience = time.Minute
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"keyturn": main})
+	testscript.Main(m, map[string]func(){"keyturn": main, "brokenservers": brokenServers})
 }
 
 // TestScripts runs testdata/script/*.txtar: the command line as users have it,
