@@ -52,14 +52,16 @@ func (c *conn) Close() error {
 
 // close is Close, and reports whether it was the first.
 func (c *conn) close() (first bool, err error) {
-	err = c.Conn.Close()
 	c.once.Do(func() {
+		first, err = true, c.Conn.Close()
 		c.store.conns.mu.Lock()
 		defer c.store.conns.mu.Unlock()
 		delete(c.store.conns.open, c)
 		close(c.ended)
-		first = true
 	})
+	if !first {
+		err = c.Conn.Close()
+	}
 	return first, err
 }
 
