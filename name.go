@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // The keys of Store.names. None but those of DNS names begins with a byte that a
@@ -61,7 +62,7 @@ func nameOf(key string) string {
 
 // validName reports whether name is a DNS name without a trailing dot, in any case.
 func validName(name string) bool {
-	if len(name) > maxName {
+	if len(name) > maxName || !isASCII(name) { // some others have a lower case in ASCII
 		return false
 	}
 	last := ""
@@ -73,6 +74,10 @@ func validName(name string) bool {
 	}
 	// What ends in a number is an IPv4 address, or looks like one.
 	return strings.Trim(last, "0123456789") != ""
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 // isLabel reports whether label is one of a DNS name in lower case. Underscores are

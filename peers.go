@@ -69,7 +69,7 @@ func isURI(name string) bool { return strings.Contains(name, "://") }
 func normalURI(u *url.URL) (string, error) {
 	path := strings.TrimPrefix(u.EscapedPath(), "/")
 	odd := u.Opaque != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" ||
-		u.Host == "" || strings.Contains(u.Host+path, "%") || path == "" && u.Path != ""
+		u.Host == "" || !isASCII(u.Host) || strings.Contains(u.Host+path, "%") || path == "" && u.Path != ""
 	for segment := range strings.SplitSeq(path, "/") {
 		odd = odd || path != "" && (segment == "" || segment == "." || segment == "..")
 	}
