@@ -5,10 +5,9 @@ package reload
 // A broken is an item that cannot be read because of err: something is wrong with what
 // a Source finds, rather than with the files of one item.
 type broken struct {
-	of     Source
-	text   string // names it in messages
-	places []string
-	err    error
+	of   Source
+	text string // names it in messages
+	err  error
 }
 
 type brokenKey struct {
@@ -18,7 +17,8 @@ type brokenKey struct {
 
 func (b *broken) key() any               { return brokenKey{b.of, b.text} }
 func (b *broken) String() string         { return b.text }
-func (b *broken) paths() []string        { return b.places }
+func (b *broken) held() bool             { return false }
+func (b *broken) paths() []string        { return nil }
 func (b *broken) read() (content, error) { return content{}, b.err }
 
 // check is not reached, since nothing can be read.

@@ -54,6 +54,7 @@ type pool struct {
 
 func (p *pool) items() ([]item, error) { return []item{p}, nil }
 func (p *pool) key() any               { return p }
+func (p *pool) held() bool             { return true }
 func (p *pool) String() string         { return "CA certificates of " + p.path }
 
 func (p *pool) paths() []string {

@@ -34,8 +34,8 @@ const maxEntries = 100_000
 //
 // A pair that is added later is taken in. One whose files go away stays in the store,
 // and that is logged: files can be away by mistake, and a server without its
-// certificate is the worse mistake. To have it no longer, remove it from the store
-// after its files, or start anew. A directory without any pair is a fault. It may have
+// certificate is the worse mistake. To have it no longer, remove first its files, then
+// its id from the store. A directory without any pair is a fault. It may have
 // 100,000 entries. All its pairs are read at each look, at some 40 µs each, so give
 // more than some thousands a longer [Options].Interval.
 func Directory(store *keyturn.Store, dir string) Source { return &directory{store, dir} }
@@ -74,7 +74,7 @@ func (d *directory) items() ([]item, error) {
 			all = append(all, pairs[0])
 		default:
 			all = append(all, &broken{
-				of: d, text: fmt.Sprintf("pair %.100q of %s", id, d), places: d.paths(),
+				of: d, text: fmt.Sprintf("pair %.100q of %s", id, d),
 				err: fmt.Errorf("%s and %s have one id; remove one or rename it", pairs[0], pairs[1]),
 			})
 		}

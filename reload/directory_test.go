@@ -85,6 +85,19 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("logged %s, want three faults and two swaps", lines)
 	}
 
+	// Whoever removes the files and then the certificate has it no longer.
+	must(t, os.RemoveAll(f.path("more.crt")))
+	must(t, os.RemoveAll(f.path("more.key")))
+	refuses(t, w.Reload(), `pair "more"`)
+	store.Remove("more")
+	if err := w.Reload(); err == nil || strings.Contains(err.Error(), `"more"`) {
+		t.Errorf("got %v, want nothing of what was removed", err)
+	}
+	want["more"] = f.put("more.crt", "more.key")
+	refuses(t, w.Reload(), `pair "crt"`)
+	check()
+	journal.drain()
+
 	// certbot renews.
 	want["a.test"] = f.put("../archive/a.test/fullchain2.pem", "../archive/a.test/privkey2.pem")
 	for _, name := range []string{"fullchain", "privkey"} {

@@ -40,6 +40,11 @@ type pairKey struct {
 func (p *pair) items() ([]item, error) { return []item{p}, nil }
 func (p *pair) key() any               { return pairKey{p.store, p.id} }
 
+func (p *pair) held() bool {
+	_, ok := p.store.Info(p.id)
+	return ok
+}
+
 func (p *pair) paths() []string {
 	if p.certFile == p.keyFile {
 		return []string{p.certFile}
@@ -86,7 +91,7 @@ func (p *pair) check(c content, passphrase func(string) ([]byte, error)) (*versi
 	var warnings []string
 	switch {
 	case block.Headers["DEK-Info"] != "": // RFC 1421, section 4.6.1.3
-		err = fmt.Errorf("%s: %w", p.keyFile, fmt.Errorf("the key is encrypted in the old form of OpenSSL, which checks nothing; %w", errConvert))
+		err = fmt.Errorf("%s: the key is encrypted in the old form of OpenSSL, whose derivation is weak; %w", p.keyFile, errConvert)
 	case block.Type == "ENCRYPTED PRIVATE KEY":
 		var pkcs8 []byte
 		if pkcs8, err = decryptFile(p.keyFile, block.Bytes, passphrase); err == nil {

@@ -39,7 +39,8 @@ func blocks(data []byte) ([]*pem.Block, error) {
 	return list, nil
 }
 
-// certificates returns the DER of the certificates in data, which are at least one.
+// certificates returns the DER of the certificates in data, which are at least one. What
+// else was decoded is overwritten, as it may be a key.
 func certificates(data []byte) ([][]byte, error) {
 	list, err := blocks(data)
 	if err != nil {
@@ -49,6 +50,8 @@ func certificates(data []byte) ([][]byte, error) {
 	for _, block := range list {
 		if block.Type == "CERTIFICATE" {
 			chain = append(chain, block.Bytes)
+		} else {
+			clear(block.Bytes)
 		}
 	}
 	if len(chain) == 0 {
@@ -57,16 +60,22 @@ func certificates(data []byte) ([][]byte, error) {
 	return chain, nil
 }
 
-// privateKey returns the first private key in data.
+// privateKey returns the first private key in data, for the caller to overwrite.
 func privateKey(data []byte) (*pem.Block, error) {
 	list, err := blocks(data)
 	if err != nil {
 		return nil, err
 	}
+	var key *pem.Block
 	for _, block := range list {
-		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
-			return block, nil
+		if key == nil && strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			key = block
+		} else {
+			clear(block.Bytes)
 		}
 	}
-	return nil, errNoKey
+	if key == nil {
+		return nil, errNoKey
+	}
+	return key, nil
 }

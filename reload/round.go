@@ -146,8 +146,12 @@ func (w *Watcher) list() []*finding {
 		}
 	}
 	for key, st := range w.states {
-		if st.live && !lost[st.source] && !taken[key] {
+		switch {
+		case !st.live || lost[st.source] || taken[key]:
+		case st.item.held():
 			add(st.source, st.item)
+		default: // it was removed, and so were its files
+			delete(w.states, key)
 		}
 	}
 	return all

@@ -35,6 +35,9 @@ type item interface {
 	// check parses what was read. It keeps nothing of c.
 	check(c content, passphrase func(file string) ([]byte, error)) (*version, error)
 
+	// held reports whether what was put is still there: others may remove it.
+	held() bool
+
 	// String names the item and its files in messages.
 	String() string
 }

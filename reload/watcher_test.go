@@ -96,3 +96,19 @@ func TestAllAtOnce(t *testing.T) {
 		t.Errorf("after Close: %v, %d events", err, len(events))
 	}
 }
+
+// What is remembered is bounded, however files are bad.
+func TestOnce(t *testing.T) {
+	var o once
+	said := 0
+	for i := range 3 * maxOnce {
+		for range 2 {
+			if o.first(fmt.Sprint(i)) {
+				said++
+			}
+		}
+	}
+	if said != 3*maxOnce || len(o.said) > maxOnce {
+		t.Errorf("said %d of %d, remembers %d", said, 3*maxOnce, len(o.said))
+	}
+}
