@@ -38,7 +38,7 @@ func (x *examination) explainRefusal(err error) []Finding {
 			return []Finding{x.wrongPool(a)}
 		}
 		return []Finding{found(CertificateRefused, Error,
-			"Look into the server's log. Most often its pool of client CAs lacks the issuer, or only the intermediate is missing: give the whole chain in --cert.",
+			"Look into the server's log. Most often its pool of client CAs lacks the issuer, the intermediate is missing (give the whole chain in --cert), or the server lets in other names only.",
 			"The server refused the client certificate %s, signed by %s, and does not say why (alert %s).", x.ownTitle(), x.ownIssuer(), alertName(a))}
 	case Expired, MissingEKU:
 		if own {

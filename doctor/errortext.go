@@ -23,6 +23,8 @@ var errorTexts = []struct {
 	{"tls: server selected unadvertised ALPN protocol", NoCommonProtocol, "The server chose an application protocol (ALPN) that it was not offered.", "Mend the server."},
 	{"tls: no certificates configured", UnknownName, "The server has no certificate at all for this handshake.", "Give its configuration a certificate."},
 	{"keyturn: choosing a certificate: ", UnknownName, "The server's store has no certificate for the name that the client asked for.", "Put one that covers it, or set a default."},
+	{"keyturn: verifying clients: there are no client CAs", WrongPool, "The server is to verify its clients, and has no CAs for that: it refuses all.", "Set its client CAs (keyturn.Trust.SetClientCAs)."},
+	{"certificate is not of an accepted peer", AccessDenied, "The peer's certificate is good, and has none of the names that are let in.", "Add its name to those (keyturn.Trust.SetPeerNames), or have it issued with one of them."},
 	{"tls: failed to parse certificate from server", InvalidCertificate, "The server's certificate is broken.", "Have it issued anew."},
 	{"tls: failed to parse client certificate", InvalidCertificate, "The client's certificate is broken.", "Have it issued anew."},
 	{"certificate containing RSA key larger than", InvalidCertificate, "The peer's certificate has an RSA key that is larger than 8192 bits.", "Have it issued for an ECDSA key, or an RSA key of 2048 to 4096 bits."},

@@ -43,6 +43,14 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	var store keyturn.Store
+	var none, named, knows keyturn.Trust
+	none.SetClientAuth(tls.RequireAndVerifyClientCert)
+	named.SetClientAuth(tls.RequireAndVerifyClientCert)
+	named.SetClientCAs(pool(p.root))
+	if err := named.SetPeerNames("www.example.com"); err != nil {
+		t.Fatal(err)
+	}
+	knows.SetRootCAs(pool(p.other))
 	old := newCA(t, "Old sub", p.root, validity(-48*time.Hour, -24*time.Hour))
 	for _, c := range []struct {
 		name            string
@@ -66,6 +74,10 @@ func TestExplain(t *testing.T) {
 		{"usage of the client", wanting(), client(shows(p.root, usage(x509.ExtKeyUsageServerAuth))), doctor.MissingEKU, doctor.CertificateRefused},
 		{"versions", &tls.Config{MinVersion: tls.VersionTLS13, Certificates: good().Certificates}, client(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), doctor.ProtocolVersion, doctor.ProtocolVersion},
 		{"protocols", &tls.Config{NextProtos: []string{"h2"}, Certificates: good().Certificates}, client(func(c *tls.Config) { c.NextProtos = []string{"imap"} }), doctor.NoCommonProtocol, doctor.NoCommonProtocol},
+		// What keyturn.Trust adds.
+		{"no client CAs", none.ServerConfig(good()), client(nil), doctor.WrongPool, doctor.UnknownName},
+		{"not an accepted client", named.ServerConfig(good()), client(shows(p.root)), doctor.AccessDenied, doctor.CertificateRefused},
+		{"wrong roots", good(), knows.ClientConfig("localhost"), doctor.CertificateRefused, doctor.UnknownAuthority},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			errs := make(chan error, 1)
