@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-GO        ?= go
-FUZZTIME  ?= 20s
-BENCHTIME ?= 200ms
-BENCH     ?= .
-PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+GO         ?= go
+FUZZTIME   ?= 20s
+BENCHTIME  ?= 200ms
+BENCH      ?= .
+HANDSHAKES ?= 1000000
+PLATFORMS  ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,7 +16,11 @@ MAKEFLAGS   += --no-print-directory
 
 # The tools have a modfile of their own, so that nobody who imports the module
 # gets them. "go get -modfile=tools/go.mod -tool NAME@VERSION" changes one.
-TOOL := $(GO) tool -modfile=tools/go.mod
+TOOL := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+
+# Folders with a module of their own, so that who imports this one does not get what
+# they need. What is done in each is done in the root first.
+MODULES := . bench
 
 # Without git, or without a tag, the program says what Go stamped into it.
 VERSION := $(shell git describe --tags --match 'v*' --dirty 2>/dev/null)
@@ -26,7 +31,7 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date 
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  FUZZTIME=$(FUZZTIME) BENCHTIME=$(BENCHTIME) BENCH=$(BENCH) PLATFORMS=\"$(PLATFORMS)\""
+	@echo "  FUZZTIME=$(FUZZTIME) BENCHTIME=$(BENCHTIME) BENCH=$(BENCH) HANDSHAKES=$(HANDSHAKES) PLATFORMS=\"$(PLATFORMS)\""
 
 build: ## build/keyturn, a static binary for this machine
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(STAMP)' -o build/keyturn ./cmd/keyturn
@@ -37,16 +42,19 @@ test: ## run all tests with the race detector; needs Go and gcc, no root
 	@cc=$$($(GO) env CC); command -v $${cc%% *} >/dev/null || \
 		{ echo "the race detector needs a C compiler, and $$cc is not installed; run: apt-get install gcc" >&2; exit 1; }
 	$(GO) run ./internal/gotest -run Alloc .
-	CGO_ENABLED=1 $(GO) run ./internal/gotest -race -timeout 9m ./...
+	$(GO) build -o build/gotest ./internal/gotest
+	for module in $(MODULES); do \
+		(cd $$module && CGO_ENABLED=1 $(CURDIR)/build/gotest -race -timeout 9m ./...); \
+	done
 
 lint: ## vet, staticcheck, gofumpt, tidy modfiles, fresh generated files
-	$(GO) vet ./...
-	$(TOOL) staticcheck ./...
+	for module in $(MODULES); do \
+		(cd $$module && $(GO) vet ./... && $(TOOL) staticcheck ./...); \
+	done
 	@echo '$(TOOL) gofumpt -l .'
 	@files=$$($(TOOL) gofumpt -l .); [ -z "$$files" ] || \
 		{ echo "not formatted; run: $(TOOL) gofumpt -w ." >&2; echo "$$files" >&2; exit 1; }
-	$(GO) mod tidy -diff
-	cd tools && $(GO) mod tidy -diff
+	for module in $(MODULES) tools; do (cd $$module && $(GO) mod tidy -diff); done
 	@if grep -rq --include='*.go' '^//go:generate ' .; then \
 		echo '$(GO) generate ./...'; \
 		state() { find . -path ./.git -prune -o -type f -print0 | sort -z | xargs -0 sha256sum; }; \
@@ -63,9 +71,10 @@ fuzz: ## fuzz every target for FUZZTIME
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
 		done
 
-bench: ## run the benchmarks that match BENCH, each for BENCHTIME
+bench: ## run the benchmarks that match BENCH, each for BENCHTIME, then the table with the peers
 	@packages=$$($(GO) test -list '^Benchmark' ./... | awk '/^Benchmark/ { n++ } /^ok/ { if (n) print $$2; n = 0 }'); \
 		$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout 20m $$packages
+	$(GO) run -C bench . -handshakes $(HANDSHAKES)
 
 dist: build ## static binaries for PLATFORMS, completions and man pages in dist/
 	rm -rf dist && mkdir -p dist/completions dist/man

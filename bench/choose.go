@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Targets of choosing.
+const (
+	largeNames   = 100_000 // from here on the map's misses of the cache are what counts
+	aboveMap     = 15      // nanoseconds, below largeNames
+	timesMap     = 1.3     // from largeNames on
+	overCertFrom = 100_000
+	overCert     = 40
+)
+
+// choose measures the choice among n names.
+func (b *bench) choose(n int) (rows []row, err error) {
+	f, err := b.newField(n)
+	if err != nil {
+		return nil, err
+	}
+	hello, done, err := realHello(f.fallback)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	holders, err := b.hold(f, n, hello)
+	defer func() {
+		for _, h := range holders {
+			h.close()
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range holders {
+		if err := h.check(f, hello); err != nil {
+			return nil, err
+		}
+	}
+	// Nobody is to pay for the garbage of others.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	for _, writing := range []bool{false, true} {
+		for _, kind := range kinds {
+			all, err := b.chooseKind(f, kind, holders, hello, writing)
+			if err != nil {
+				return rows, err
+			}
+			work := fmt.Sprintf("choose among %s: %s", thousands(n), kind)
+			if writing {
+				work += ", one replaced per ms"
+			}
+			rows = append(rows, chosen(work, n, all)...)
+		}
+	}
+	return rows, nil
+}
+
+func (b *bench) chooseKind(f *field, kind string, holders []*holder, hello tls.ClientHelloInfo, writing bool) ([]samples, error) {
+	var w *writer
+	if writing {
+		w = newWriter(f)
+		defer w.stop()
+	}
+	var contenders []contender
+	for _, h := range holders {
+		switch ask := h.ask(f.asked[kind], hello); {
+		case !slices.Contains(h.kinds, kind):
+		case !writing:
+			contenders = append(contenders, ask)
+		case h.replace != nil:
+			contenders = append(contenders, w.during(h, ask))
+		}
+	}
+	runtime.GC()
+	return interleave(b.rounds, b.slice, contenders)
+}
+
+// hold returns everything that can hold f, the limits first, then the store.
+func (b *bench) hold(f *field, n int, hello tls.ClientHelloInfo) (holders []*holder, err error) {
+	add := func(h *holder, failed error) {
+		if failed != nil {
+			err = errors.Join(err, failed)
+		} else {
+			holders = append(holders, h)
+		}
+	}
+	if n == 1 {
+		add(holdInPointer(f))
+	}
+	add(holdInMap(f))
+	add(holdInStore(f))
+	if n <= b.peers {
+		add(b.holdInCertMagic(f))
+		add(b.holdInAutocert(f, hello))
+	}
+	if n == 1 {
+		add(b.holdInWatcher(f.certs[0]))
+		add(b.holdInPemfile(f.certs[0]))
+	}
+	return holders, err
+}
+
+// chosen makes rows of samples. The store's ratio is that to the map, and everybody
+// else's is that to the store.
+func chosen(work string, n int, all []samples) []row {
+	store := all[slices.IndexFunc(all, func(s samples) bool { return s.contender == nameStore })]
+	limit := all[slices.IndexFunc(all, func(s samples) bool { return s.contender == nameMap })]
+	var rows []row
+	for _, s := range all {
+		r := row{Work: work, Contender: s.contender, Figure: spreadOf(s.ns), Unit: "ns", Allocs: &s.allocs}
+		switch s.contender {
+		case nameStore:
+			r.Ratio, r.Than, r.Above = new(ratio(s, limit)), nameMap, new(above(s, limit))
+			if n < largeNames {
+				r.aim(fmt.Sprintf("0 allocs, ≤ %d ns above map", aboveMap), s.allocs == 0 && r.Above.Median <= aboveMap)
+			} else {
+				r.aim(fmt.Sprintf("0 allocs, ≤ %.1f × map", timesMap), s.allocs == 0 && r.Ratio.Median <= timesMap)
+			}
+		case nameMap, namePointer:
+		default:
+			r.Ratio, r.Than = new(ratio(s, store)), nameStore
+			if s.contender == nameCertMagic && n >= overCertFrom {
+				r.aim(fmt.Sprintf("≥ %d × Store", overCert), r.Ratio.Median >= overCert)
+			}
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// A writer replaces certificates of whoever is being measured, one each millisecond.
+type writer struct {
+	f      *field
+	holder atomic.Pointer[holder]
+	failed atomic.Pointer[error]
+	ending chan struct{}
+	ended  chan struct{}
+}
+
+func newWriter(f *field) *writer {
+	w := &writer{f: f, ending: make(chan struct{}), ended: make(chan struct{})}
+	go w.write()
+	return w
+}
+
+func (w *writer) write() {
+	defer close(w.ended)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-w.ending:
+			return
+		case <-tick.C:
+		}
+		h := w.holder.Load()
+		if h == nil {
+			continue
+		}
+		at := n % len(w.f.replaced)
+		turn := &w.f.turns[at][n/len(w.f.replaced)%2]
+		if err := h.replace(w.f.replaced[at], turn); err != nil {
+			err = fmt.Errorf("replacing in %s: %w", h.name, err)
+			w.failed.CompareAndSwap(nil, &err)
+		}
+	}
+}
+
+// during returns c with the writer at work on h meanwhile.
+func (w *writer) during(h *holder, c contender) contender {
+	return contender{c.name, func(times int) error {
+		w.holder.Store(h)
+		defer w.holder.Store(nil)
+		if err := c.run(times); err != nil {
+			return err
+		}
+		if err := w.failed.Load(); err != nil {
+			return *err
+		}
+		return nil
+	}}
+}
+
+func (w *writer) stop() {
+	close(w.ending)
+	<-w.ended
+}
