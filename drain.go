@@ -56,6 +56,10 @@ func (s *Store) Dialer(dial DialFunc) DialFunc {
 //		w.Header().Set("Connection", "close")
 //	}
 //
+// Connections without requests are not told, and what a client sends at the moment of
+// the cut fails, unless it tries again. So give the server an IdleTimeout shorter than
+// within.
+//
 // A connection that resumed a session has seen no certificate. It counts as using the
 // one that its server name leads to, if the config is one of [Trust.ServerConfig];
 // with another config the name is not known, and it is ended only where id is, or was,
