@@ -42,8 +42,8 @@
 //
 // # How to write the files
 //
-// Best, to another name in the same directory, then renamed, as certbot, cert-manager and
-// Kubernetes do. Files that are written in place are taken when they are whole and were
+// Best, to another name in the same directory, then renamed; Kubernetes renames a link to
+// all of them. Files that are written in place are taken when they are whole and were
 // the same twice, 10 ms apart. That a chain misses its end cannot be seen if it ends
 // between two certificates for longer than that.
 //
@@ -51,8 +51,8 @@
 //
 // Keys in the block ENCRYPTED PRIVATE KEY (PKCS #8, RFC 5958) are decrypted with
 // [Options].Passphrase: PBES2 with PBKDF2 by HMAC with SHA-1 or SHA-2, and AES or Triple
-// DES in CBC mode (RFC 8018). That is what "openssl pkcs8 -topk8", "openssl genpkey" with a
-// cipher, write. Others, such as scrypt, are refused with the command that
+// DES in CBC mode (RFC 8018). That is what "openssl pkcs8 -topk8" and, with a cipher,
+// "openssl genpkey" write. Others, such as scrypt, are refused with the command that
 // converts them. Copies of a key's bytes are overwritten after use, as far as this package
 // makes them; what is served, and what crypto/tls makes of it, stays in memory.
 //

@@ -233,3 +233,51 @@ func TestModeOfKeys(t *testing.T) {
 		t.Errorf("logged %s, want the warning once", lines)
 	}
 }
+
+// Kubernetes swaps its link between the reading of the certificate and of the key.
+func TestPairReadAcrossASwap(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	ca := newCA(t, "ca", nil)
+	mount := func(version string) int64 {
+		serial, chain, private := ca.leaf(t)
+		write(t, path(version+"/tls.crt"), chain)
+		write(t, path(version+"/tls.key"), private)
+		must(t, os.Symlink(version, path("..data_tmp")))
+		must(t, os.Rename(path("..data_tmp"), path("..data")))
+		return serial
+	}
+	mount("..1")
+	var store keyturn.Store
+	journal := newJournal()
+	s := &acrossSwap{pair: KeyPair(&store, "web", path("..data/tls.crt"), path("..data/tls.key")).(*pair)}
+	w := called(t, Options{Logger: journal.logger()}, s)
+	mount("..2")
+	var want int64
+	s.swap = func() { want = mount("..3") }
+	must(t, w.Reload())
+	serve(t, &store, "web", want)
+	if lines := strings.Join(journal.drain(), ""); strings.Contains(lines, "ERROR") || strings.Count(lines, "certificate is live") != 2 {
+		t.Errorf("logged %s, want the first and the last only", lines)
+	}
+}
+
+// An acrossSwap is a pair of which the certificate is read before a swap, and the key after.
+type acrossSwap struct {
+	*pair
+	swap func()
+}
+
+func (s *acrossSwap) items() ([]item, error) { return []item{s}, nil }
+
+func (s *acrossSwap) read() (content, error) {
+	before, err := s.pair.read()
+	if err != nil || s.swap == nil {
+		return before, err
+	}
+	s.swap()
+	s.swap = nil
+	after, err := s.pair.read()
+	after.parts[0] = before.parts[0]
+	return after, err
+}
