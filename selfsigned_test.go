@@ -74,7 +74,7 @@ func TestSelfSigned(t *testing.T) {
 func TestSelfSignedValidity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leaf, now := mustSelfSign(t).Leaf, time.Now()
-		if !leaf.NotBefore.Equal(now.Add(-time.Hour)) || !leaf.NotAfter.Equal(now.Add(365 * 24 * time.Hour)) {
+		if !leaf.NotBefore.Equal(now.Add(-time.Hour)) || !leaf.NotAfter.Equal(now.Add(365*24*time.Hour)) {
 			t.Errorf("at %s: valid from %s to %s", now, leaf.NotBefore, leaf.NotAfter)
 		}
 	})

@@ -80,7 +80,7 @@ func TestTwoListenersTwoDestinations(t *testing.T) {
 				protocols := new(http.Protocols)
 				protocols.SetHTTP1(!http2)
 				protocols.SetHTTP2(http2)
-				base, protocol := client.CertManager.Store().ClientConfig(nil), "HTTP/1.1"
+				base, protocol := client.Store().ClientConfig(nil), "HTTP/1.1"
 				if http2 {
 					base.NextProtos, protocol = []string{"h2"}, "HTTP/2.0"
 				}
