@@ -48,8 +48,12 @@ func (t *Trust) ClientConfig(name string) *tls.Config {
 // handshakes are done.
 //
 // base has what is to be set otherwise, like certificates, see [Store.ClientConfig], and
-// NextProtos, which needs "h2" for HTTP/2; nil means a zero config. dial makes the
-// connections, see [Store.Dialer]; nil means a zero [net.Dialer].
+// NextProtos, which needs "h2" for HTTP/2; nil means a zero config. Its ServerName goes
+// before the address. Its RootCAs and InsecureSkipVerify are not used. Its VerifyConnection
+// is called as well, so it must not be a config of ClientConfig, which does not know the
+// address. Sessions are resumed if it has a ClientSessionCache.
+//
+// dial makes the connections, see [Store.Dialer]; nil means a zero [net.Dialer].
 func (t *Trust) Dialer(base *tls.Config, dial DialFunc) DialFunc {
 	if base = base.Clone(); base == nil {
 		base = new(tls.Config)

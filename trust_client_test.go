@@ -8,10 +8,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -161,8 +163,20 @@ func TestDialerFails(t *testing.T) {
 	if conn, err := trust.Dialer(nil, silent)(ctx, "tcp", "a.test:443"); conn != nil || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, %v", conn, err)
 	}
-	if _, err := client.Write([]byte{0}); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the connection is still open after its handshake failed: %v", err)
+
+	// No connection stays open that is not returned.
+	client, server = loopback(t)
+	defer server.Close()
+	if _, err := io.WriteString(server, "HTTP/1.1 400 Bad Request\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	noTLS := func(context.Context, string, string) (net.Conn, error) { return client, nil }
+	var header tls.RecordHeaderError
+	if conn, err := trust.Dialer(nil, noTLS)(t.Context(), "tcp", "a.test:443"); conn != nil || !errors.As(err, &header) {
+		t.Errorf("%v, %v", conn, err)
+	}
+	if err := client.SetDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the handshake failed: %v", err)
 	}
 
 	// VerifyConnection of base has the last word.
@@ -172,6 +186,12 @@ func TestDialerFails(t *testing.T) {
 	base := &tls.Config{VerifyConnection: func(tls.ConnectionState) error { return unreachable }}
 	if _, _, clientErr, _ := connect(t, through(&trust, base, "a.test:443"), config); !errors.Is(clientErr, unreachable) {
 		t.Error(clientErr)
+	}
+	// What base has of trust is not used.
+	trust.SetRootCAs(newRoot(t, "other").pool())
+	base = &tls.Config{RootCAs: root.pool(), InsecureSkipVerify: true}
+	if _, _, clientErr, _ := connect(t, through(&trust, base, "a.test:443"), config); clientErr == nil {
+		t.Error("the roots of base, or none, were used")
 	}
 }
 
@@ -201,11 +221,22 @@ func TestInsecureSkipVerify(t *testing.T) {
 	}
 
 	server := trust.ServerConfig(store.ServerConfig())
-	for ca, want := range map[*authority]error{root: nil, other: errRefused} {
+	if err := trust.SetPeerNames("client.test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		ca   *authority
+		name string
+		want error
+	}{
+		{root, "client.test", nil},
+		{root, "other.test", keyturn.ErrPeerName},
+		{other, "client.test", errRefused},
+	} {
 		client := trust.ClientConfig("c.test")
-		client.GetClientCertificate = credential{cert: ca.leaf(t, names("client.test"))}.force()
-		if _, _, _, serverErr := connect(t, by(client), server); !fits(serverErr, want) {
-			t.Errorf("the server: %v, want %v", serverErr, want)
+		client.GetClientCertificate = credential{cert: test.ca.leaf(t, names(test.name))}.force()
+		if _, _, _, serverErr := connect(t, by(client), server); !fits(serverErr, test.want) {
+			t.Errorf("the server: %v, want %v", serverErr, test.want)
 		}
 	}
 }
