@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -14,12 +15,14 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/keyturn/keyturn"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/crypto/acme/autocert"
 )
 
 // Names of contenders, as the table has them.
 const (
 	nameStore     = "Store"
+	nameTrust     = "Store and Trust"
 	nameMap       = "map"
 	namePointer   = "pointer"
 	nameCertMagic = "CertMagic"
@@ -98,18 +101,19 @@ func holdInPointer(f *field) (*holder, error) {
 }
 
 // newCertMagic returns a cache and its config, which is the default but for three things:
-// it keeps nothing in the home directory, logs nothing, which saves it some work, and
+// it keeps nothing in the home directory, what its logger prints is thrown away, and it
 // answers what it does not find.
 func (b *bench) newCertMagic() (*certmagic.Config, *certmagic.Cache) {
+	logger := zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.InfoLevel))
 	var config *certmagic.Config
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },
-		Logger:           zap.NewNop(),
+		Logger:           logger,
 	})
 	config = certmagic.New(cache, certmagic.Config{
 		Storage:            &certmagic.FileStorage{Path: filepath.Join(b.dir, "certmagic")},
 		FallbackServerName: fallbackName,
-		Logger:             zap.NewNop(),
+		Logger:             logger,
 	})
 	return config, cache
 }

@@ -46,7 +46,7 @@ func TestQuick(t *testing.T) {
 		"replace one of 1,000":                            {nameMap, namePut, nameLoad},
 		"reload a pair of files that changed":             {nameStatic, nameStore, nameWatcher, namePemfile, nameCertMagic},
 		"hold 200 certificates":                           {"raw bytes", "Store, lazily", "Store, opened", nameCertMagic},
-		"full TLS 1.3 handshake":                          {"static tls.Config", "static again", nameStore, nameCertMagic, nameAutocert, nameWatcher, namePemfile},
+		"full TLS 1.3 handshake":                          {"static tls.Config", "static again", nameStore, nameTrust, nameCertMagic, nameAutocert, nameWatcher, namePemfile},
 		"1,000 handshakes while replacing":                {nameStore, nameStore, nameStore},
 	} {
 		if !slices.Equal(got[work], want) {

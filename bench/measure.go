@@ -5,6 +5,7 @@ package main
 import (
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -56,6 +57,21 @@ func interleave(rounds int, slice time.Duration, contenders []contender) ([]samp
 		all[i].allocs = mallocs[i] / uint64(rounds*times[i])
 	}
 	return all, nil
+}
+
+// allocations counts what c allocates for one piece of work, with no garbage collection
+// in between: that empties the pools of crypto/tls, which are then filled again.
+func allocations(c contender, times int) (uint64, error) {
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if err := c.run(10); err != nil {
+		return 0, err
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := c.run(times)
+	runtime.ReadMemStats(&after)
+	return (after.Mallocs - before.Mallocs) / uint64(times), err
 }
 
 // calibrate returns how often run can be done in a slice, once it is warm.
