@@ -175,8 +175,7 @@ func Start(t *testing.T, run func(ctx context.Context, args []string, out io.Wri
 	p := Read(t, in)
 	t.Cleanup(func() {
 		cancel()
-		for range p.lines {
-		}
+		p.End()
 		if err := <-ended; err != nil {
 			t.Errorf("%q ended: %v", args, err)
 		}
@@ -216,10 +215,8 @@ func (p *Program) After(before string) string {
 	}
 }
 
-// Drop reads what the program writes from now on, and forgets it.
-func (p *Program) Drop() {
-	go func() {
-		for range p.lines {
-		}
-	}()
+// End reads what the program still writes, until it closes its output.
+func (p *Program) End() {
+	for range p.lines {
+	}
 }
