@@ -11,29 +11,27 @@ import (
 
 var (
 	errEmpty          = errors.New("it is empty; is it still being written?")
-	errCutShort       = errors.New("a PEM block is damaged or cut short; is the file still being written?")
+	errCutShort       = errors.New("a PEM block is damaged, cut short or not at the start of its line, as behind a byte order mark; is the file still being written?")
 	errNoCertificates = errors.New("it has no CERTIFICATE block; it must hold certificates as PEM")
 	errNoKey          = errors.New("it has no PRIVATE KEY block; it must hold the key as PEM")
 )
 
 // blocks returns the PEM blocks of data (RFC 7468). What stands between them is
-// skipped, as tools write explanations there, but not a block that is damaged, as
-// [pem.Decode] does: a chain whose end is missing would be served without it.
+// skipped, as tools write explanations there, but not a block that [pem.Decode] cannot
+// read, as it does itself: a chain, or a pool, would be taken without it.
 func blocks(data []byte) ([]*pem.Block, error) {
 	if len(data) == 0 {
 		return nil, errEmpty
 	}
-	begin := []byte("-----BEGIN ")
-	begins := bytes.Count(data, append([]byte("\n"), begin...))
-	if bytes.HasPrefix(data, begin) {
-		begins++
-	}
 	var list []*pem.Block
-	block, rest := pem.Decode(data)
-	for ; block != nil; block, rest = pem.Decode(rest) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		list = append(list, block)
 	}
-	if len(list) != begins || bytes.HasPrefix(rest, []byte("-")) || bytes.Contains(rest, []byte("\n-")) {
+	begin, end := []byte("-----BEGIN "), []byte("-----END ")
+	// Some systems fill what was not written yet with zeros.
+	written := bytes.TrimRight(data, "\x00")
+	lastLine := written[bytes.LastIndexByte(written, '\n')+1:]
+	if len(list) != bytes.Count(data, begin) || len(list) != bytes.Count(data, end) || len(lastLine) > 0 && bytes.HasPrefix(begin, lastLine) {
 		return nil, errCutShort
 	}
 	return list, nil
