@@ -183,7 +183,7 @@ func Start(t *testing.T, run func(ctx context.Context, args []string, out io.Wri
 	return p
 }
 
-// Read returns a program that writes to in. It waits for the test to read.
+// Read returns a program that writes to in, and waits for the test to read.
 func Read(t *testing.T, in io.Reader) *Program {
 	p := &Program{t, make(chan string)}
 	go func() {
@@ -194,6 +194,9 @@ func Read(t *testing.T, in io.Reader) *Program {
 	}()
 	return p
 }
+
+// Lines returns what the program writes, line by line. It waits for them to be read.
+func (p *Program) Lines() <-chan string { return p.lines }
 
 // Line returns the next line of the program's output.
 func (p *Program) Line() string {
