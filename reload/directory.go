@@ -45,8 +45,20 @@ type directory struct {
 	dir   string
 }
 
-func (d *directory) paths() []string { return []string{d.dir} }
-func (d *directory) String() string  { return "directory " + d.dir }
+func (d *directory) String() string { return "directory " + d.dir }
+
+// paths returns the folders too, since those that are empty may get a pair later.
+func (d *directory) paths() []string {
+	paths := []string{d.dir}
+	entries, _ := list(d.dir) // items returns the error
+	for _, e := range entries {
+		path := filepath.Join(d.dir, e.Name())
+		if !strings.HasPrefix(e.Name(), ".") && isDir(path, e) {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
 
 // items returns a pair for each id, and for an id in two forms a fault.
 func (d *directory) items() ([]item, error) {

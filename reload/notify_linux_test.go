@@ -137,7 +137,12 @@ func TestNoticed(t *testing.T) {
 	swapped("web", f.put("web.crt", "web.key"))
 	swapped("web", f.put("web.crt", "web.key")) // a second time, too
 	swapped("more", f.put("more.pem", ""))
-	swapped("new", f.put("new/tls.crt", "new/tls.key")) // in a folder that was not there
+	// In a folder that is found empty. What is bad after it tells that it was looked at.
+	must(t, os.Mkdir(f.path("new"), 0o700))
+	f.put("bad.crt", "none")
+	journal.wait(t, `pair \"bad\"`)
+	swapped("new", f.put("new/tls.crt", "new/tls.key"))
+	must(t, os.Remove(f.path("bad.crt")))
 	swapped("new", f.put("new/tls.crt", "new/tls.key"))
 	must(t, os.RemoveAll(f.path("new")))
 	journal.wait(t, `pair \"new\"`)
