@@ -110,8 +110,8 @@ func TestDirectory(t *testing.T) {
 	must(t, os.RemoveAll(f.path("split")))
 	must(t, w.Reload())
 	check()
-	if lines := strings.Join(journal.drain(), ""); strings.Count(lines, "good again") != 2 {
-		t.Errorf("logged %s, want two recoveries", lines)
+	if lines := strings.Join(journal.drain(), ""); strings.Count(lines, "good again") != 3 {
+		t.Errorf("logged %s, want three recoveries", lines)
 	}
 
 	// The directory itself goes away, or is empty because nothing is mounted there.
@@ -121,7 +121,7 @@ func TestDirectory(t *testing.T) {
 	must(t, os.Mkdir(f.dir, 0o700))
 	refuses(t, w.Reload(), "is it mounted?")
 	check()
-	if lines := journal.drain(); len(lines) != 2 {
+	if lines := journal.drain(); len(lines) != 2 || !strings.Contains(lines[0], "what is live stays live") {
 		t.Errorf("logged %q, want one line each time", lines)
 	}
 	must(t, os.Remove(f.dir))
@@ -129,6 +129,9 @@ func TestDirectory(t *testing.T) {
 	want["crt"] = f.put("crt.crt", "crt.key")
 	must(t, w.Reload())
 	check()
+	if lines := strings.Join(journal.drain(), ""); strings.Count(lines, "good again") != 1 {
+		t.Errorf("logged %s, want the recovery of the directory", lines)
+	}
 }
 
 func TestDirectoryRefusesHalves(t *testing.T) {
@@ -155,5 +158,5 @@ func TestDirectoryRefusesHalves(t *testing.T) {
 	serve(t, &store, "good", good)
 
 	_, err = watchCalled(Options{}, Directory(&store, f.dir), PEM(&store, "good", f.path("good.crt")))
-	refuses(t, err, "another source feeds the same id")
+	refuses(t, err, "another source feeds the same")
 }

@@ -53,7 +53,7 @@ func TestWatchRefusesAllThatIsBad(t *testing.T) {
 	}
 	refuses(t, err, `pair "mismatch"`, "different pairs", `pair "expired"`, "was valid until", `pair "missing"`, "missing.key: no such file",
 		`pair "junk"`, "no CERTIFICATE block", `pair "large"`, "larger than the 256 KiB", `pair "folder"`, "no regular file",
-		`pair "keyless"`, "no PRIVATE KEY block", "another source feeds the same id", "CA certificates of", "directory "+path("none"))
+		`pair "keyless"`, "no PRIVATE KEY block", "another source feeds the same", "CA certificates of", "directory "+path("none"))
 	for _, sentinel := range []error{keyturn.ErrKeyMismatch, keyturn.ErrExpired, os.ErrNotExist} {
 		if !errors.Is(err, sentinel) {
 			t.Errorf("the error does not wrap %v", sentinel)

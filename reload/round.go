@@ -157,7 +157,7 @@ func (w *Watcher) list() []*finding {
 	return all
 }
 
-var errTwice = errors.New("another source feeds the same id of the same store; give one of them another id")
+var errTwice = errors.New("another source feeds the same; leave one of them out, or give it another id")
 
 // read reads one item and checks it, unless the look before, which may be nil, found
 // the same.
@@ -228,22 +228,23 @@ func (w *Watcher) feed(all []*finding) error {
 		w.record(st, f)
 	}
 	for key, st := range w.states {
-		if !current[key] && !st.live {
-			delete(w.states, key) // a fault that went away with its files
+		if !current[key] && !st.live { // all that is known of it is its fault
+			w.logger.Info(recovered, "from", st.item.String())
+			delete(w.states, key)
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// recovered is logged at the end of a fault. Half of a pair that was never live, or one of
+// two that have one id, is put right by removing it.
+const recovered = "certificate files are good again, or gone"
+
 // record keeps and logs what became of f.
 func (w *Watcher) record(st *state, f *finding) {
 	if f.err != nil {
 		if st.faults.first(f.fault()) {
-			message := "certificate files are bad; there is nothing to serve from them yet"
-			if st.live {
-				message = "certificate files are bad; what is live stays live"
-			}
-			w.logger.Error(message, "error", f.err)
+			w.logger.Error("certificate files are bad; what is live stays live", "error", f.err)
 		}
 		return
 	}
@@ -260,7 +261,7 @@ func (w *Watcher) record(st *state, f *finding) {
 	}
 	st.live, st.content = true, f.content
 	if st.faults.any() {
-		w.logger.Info("certificate files are good again", "from", f.item.String())
+		w.logger.Info(recovered, "from", f.item.String())
 		st.faults = once{}
 	}
 }
