@@ -4,12 +4,15 @@ package reload
 
 import (
 	"crypto/x509"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn"
 )
@@ -152,4 +155,44 @@ func TestNoticed(t *testing.T) {
 	receive(t, pools)
 	must(t, os.Remove(filepath.Join(cas, "a.pem")))
 	receive(t, pools)
+}
+
+// Where directories cannot be watched, polling stands in, and that is said once.
+func TestWithoutNotification(t *testing.T) {
+	for name, newNotifier := range map[string]func(chan<- struct{}) (notifier, error){
+		"no more instances": func(chan<- struct{}) (notifier, error) { return nil, syscall.EMFILE },
+		"no more watches": func(changes chan<- struct{}) (notifier, error) {
+			made, err := newNotifier(changes)
+			must(t, made.(*inotify).file.Close())
+			return made, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "web.pem")
+			ca := newCA(t, "ca", nil)
+			put := func() int64 {
+				serial, chain, key := ca.leaf(t)
+				write(t, file, append(chain, key...))
+				return serial
+			}
+			put()
+			var store keyturn.Store
+			journal := newJournal()
+			w, err := watch(Options{Interval: time.Millisecond, Logger: journal.logger()}, newNotifier, []Source{PEM(&store, "web", file)})
+			must(t, err)
+			defer w.Close()
+			events := make(chan keyturn.Event, 10)
+			defer store.Observe(events)()
+			for range 3 {
+				want := put()
+				receive(t, events)
+				serve(t, &store, "web", want)
+			}
+			must(t, w.Close())
+			w.cannotNotify(errors.New("watching another directory"))
+			if lines := strings.Join(journal.drain(), ""); strings.Count(lines, "cannot be watched") != 1 {
+				t.Errorf("logged %s, want one line of that", lines)
+			}
+		})
+	}
 }

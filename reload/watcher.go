@@ -64,7 +64,7 @@ type Watcher struct {
 
 	mu     sync.Mutex // makes looks one after the other, and guards:
 	states map[any]*state
-	log    once // of the Watcher's own troubles
+	polled bool // it was logged that directories cannot be watched
 }
 
 // A notifier tells of changes in directories.
@@ -108,25 +108,33 @@ func watch(o Options, newNotifier func(chan<- struct{}) (notifier, error), sourc
 	if o.SIGHUP && len(reloadSignals) > 0 {
 		signal.Notify(w.signals, reloadSignals...)
 	}
-	var err error
+	started := false
+	defer func() {
+		if !started { // or a function of the caller panics
+			w.Close()
+		}
+	}()
+	if err := w.start(newNotifier); err != nil {
+		return nil, err
+	}
+	started = true
+	w.running.Go(w.run)
+	return w, nil
+}
+
+// start makes live what the files say, unless any is bad.
+func (w *Watcher) start(newNotifier func(chan<- struct{}) (notifier, error)) (err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.notify, err = newNotifier(w.changes); err != nil {
 		w.cannotNotify(err)
 	}
 	// Nobody hears of a certificate that is fed before another turns out bad.
-	w.mu.Lock()
-	found, ok := w.settle()
-	if ok {
-		if err = errorsOf(found); err == nil {
-			err = w.feed(found)
-		}
+	found, _ := w.settle() // nobody can have closed it
+	if err := errorsOf(found); err != nil {
+		return err
 	}
-	w.mu.Unlock()
-	if err != nil {
-		w.Close()
-		return nil, err
-	}
-	w.running.Go(w.run)
-	return w, nil
+	return w.feed(found)
 }
 
 func (w *Watcher) run() {
@@ -196,9 +204,11 @@ func (w *Watcher) wait(d time.Duration) bool {
 	}
 }
 
-// cannotNotify logs, once, that changes are only found by polling.
+// cannotNotify logs, once, that changes are only found by polling: err names another
+// directory each time.
 func (w *Watcher) cannotNotify(err error) {
-	if w.log.first(err.Error()) {
+	if !w.polled {
 		w.logger.Warn("directories cannot be watched; changes are noticed by polling, by signal and by call alone", "error", err)
 	}
+	w.polled = true
 }

@@ -3,63 +3,18 @@
 package reload
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn"
 )
-
-// A fullNotifier is what newNotifier gives where the kernel has no more watches.
-type fullNotifier struct{ closed bool }
-
-func (*fullNotifier) watch([]string) (bool, error) { return false, syscall.ENOSPC }
-func (n *fullNotifier) close()                     { n.closed = true }
-
-// Where directories cannot be watched, polling stands in, and that is said once.
-func TestWithoutNotification(t *testing.T) {
-	full := &fullNotifier{}
-	for name, newNotifier := range map[string]func(chan<- struct{}) (notifier, error){
-		"no more instances": func(chan<- struct{}) (notifier, error) { return nil, syscall.EMFILE },
-		"no more watches":   func(chan<- struct{}) (notifier, error) { return full, nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "web.pem")
-			ca := newCA(t, "ca", nil)
-			put := func() int64 {
-				serial, chain, key := ca.leaf(t)
-				write(t, file, append(chain, key...))
-				return serial
-			}
-			put()
-			var store keyturn.Store
-			journal := newJournal()
-			w, err := watch(Options{Interval: time.Millisecond, Logger: journal.logger()}, newNotifier, []Source{PEM(&store, "web", file)})
-			must(t, err)
-			defer w.Close()
-			events := make(chan keyturn.Event, 10)
-			defer store.Observe(events)()
-			for range 3 {
-				want := put()
-				receive(t, events)
-				serve(t, &store, "web", want)
-			}
-			must(t, w.Close())
-			if lines := strings.Join(journal.drain(), ""); strings.Count(lines, "cannot be watched") != 1 {
-				t.Errorf("logged %s, want one line of that", lines)
-			}
-		})
-	}
-	if !full.closed {
-		t.Error("the notifier was not closed")
-	}
-}
 
 // All at once, for the race detector; after Close nothing is put.
 func TestAllAtOnce(t *testing.T) {
@@ -95,6 +50,18 @@ func TestAllAtOnce(t *testing.T) {
 	if err := w.Reload(); !errors.Is(err, errClosed) || len(events) != 0 {
 		t.Errorf("after Close: %v, %d events", err, len(events))
 	}
+}
+
+// A panic of the caller's is the caller's, and leaves nothing behind: see TestMain.
+func TestPanicOfTheCaller(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	write(t, file, bundle(newCA(t, "ca", nil)))
+	defer func() {
+		if recover() != "set" {
+			t.Error("it does not get to the caller")
+		}
+	}()
+	_, _ = Watch(Options{SIGHUP: true, Logger: slog.New(slog.DiscardHandler)}, CAs(file, func(*x509.CertPool) { panic("set") }))
 }
 
 // What is remembered is bounded, however files are bad.
