@@ -20,7 +20,7 @@ TOOL := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
 # Folders with a module of their own, so that who imports this one does not get what
 # they need. What is done in each is done in the root first.
-MODULES := . bench
+MODULES := . bench examples/grpc examples/quic
 
 # Without git, or without a tag, the program says what Go stamped into it.
 VERSION := $(shell git describe --tags --match 'v*' --dirty 2>/dev/null)
