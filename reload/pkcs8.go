@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"unsafe"
 )
 
 // ErrPassphrase means that an encrypted private key could not be decrypted: the
@@ -66,7 +65,6 @@ func decryptFile(file string, der []byte, passphrase func(file string) ([]byte, 
 		return nil, fmt.Errorf("%s: %w", file, errNoPassphrase)
 	}
 	secret, err := passphrase(file)
-	defer clear(secret)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", file, errAsking, err)
 	}
@@ -176,8 +174,7 @@ func deriveKey(kdf pkix.AlgorithmIdentifier, passphrase []byte, size int) ([]byt
 	if params.KeyLength != 0 && params.KeyLength != size {
 		return nil, fmt.Errorf("PBKDF2 gives %d bytes, and the cipher takes %d", params.KeyLength, size)
 	}
-	// No copy of the passphrase: the string lives no longer than this call.
-	return pbkdf2.Key(prf, unsafe.String(unsafe.SliceData(passphrase), len(passphrase)), params.Salt, params.Iterations, size)
+	return pbkdf2.Key(prf, string(passphrase), params.Salt, params.Iterations, size)
 }
 
 // unmarshal parses DER and refuses what follows it.

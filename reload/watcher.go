@@ -33,8 +33,9 @@ type Options struct {
 
 	// Passphrase returns the passphrase of an encrypted private key; it is called
 	// each time that such a file is new, or still at fault, never from two goroutines of a
-	// Watcher at once. The Watcher overwrites what it returns. It must not call the
-	// Watcher. If it is nil, an encrypted key is a fault.
+	// Watcher at once. What it returns is neither changed nor kept. While it waits,
+	// nothing is swapped, and Close waits too. It must not call the Watcher. If it is
+	// nil, an encrypted key is a fault.
 	Passphrase func(file string) ([]byte, error)
 
 	// Logger is slog.Default if nil. Swaps and recoveries are logged at Info, faults at
@@ -174,8 +175,9 @@ func (w *Watcher) Reload() error {
 
 // Close ends the watching. When it has returned, nothing is fed any more, no goroutine
 // of the Watcher runs, and the signal is as it was. What is live stays live. It waits
-// for a file that is just being read, which takes long only where the kernel does not
-// answer, as with a dead NFS server. It may be called more than once, and returns nil.
+// for a look that is under way, which takes long only where the kernel does not answer,
+// as with a dead NFS server, or [Options].Passphrase. It may be called more than once,
+// and returns nil.
 func (w *Watcher) Close() error {
 	w.closing.Do(func() {
 		close(w.stop)
