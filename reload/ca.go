@@ -27,18 +27,19 @@ const (
 //
 //	reload.CAs("/etc/app/clients.pem", trust.SetClientCAs)
 //
-// path is a file with any number of certificates, or a directory of files that end in
-// .pem, .crt or .cer and do not begin with a dot; folders in it are not entered. All
-// files have at most 4 MiB and 1000 certificates. A certificate in several of them
-// counts once. PEM blocks of other types are skipped.
+// path is a file, or a directory of files that end in .pem, .crt or .cer and do not begin
+// with a dot; folders in it are not entered. All files have at most 4 MiB and 1000
+// certificates, repeated ones included. PEM blocks of other types are skipped.
+//
+// A pool is all that is in one Source: two of the same set replace each other's.
 //
 // The pool changes as a whole, or not at all. A fault, on which everything that was
 // trusted stays trusted and nothing else, is: a file that cannot be read or has no
 // certificate, a certificate that does not parse, or that is neither a CA's nor signed
 // by itself (such a leaf would be trusted for what it is not: put its issuer there),
-// and, above all, no certificate: set never gets an empty pool. A CA that has expired is
-// left out with a warning; if all have, that is a fault. One that is not valid yet is
-// taken, since verifying looks at the time.
+// and, above all, no certificate: set never gets an empty pool. A CA that has expired,
+// or is not valid yet, is taken, since verifying looks at the time, and this machine's
+// may be wrong; one that has expired gives a warning, and if all have, that is a fault.
 //
 // To stop trusting a CA, take its certificate out of the file, or its file out of the
 // directory while another remains there.
@@ -112,7 +113,7 @@ func (p *pool) read() (content, error) {
 }
 
 func (p *pool) check(c content, _ func(string) ([]byte, error)) (*version, error) {
-	var all, valid []*x509.Certificate
+	var all []*x509.Certificate
 	for part := range slices.Chunk(c.parts, 2) {
 		certs, err := parseCAs(part[1])
 		if err != nil {
@@ -132,18 +133,16 @@ func (p *pool) check(c content, _ func(string) ([]byte, error)) (*version, error
 	var raw [][]byte
 	for _, ca := range all {
 		if now.After(ca.NotAfter) {
-			v.warnings = append(v.warnings, fmt.Sprintf("CA %s has expired on %s and is left out of %s", describe(ca), ca.NotAfter.UTC().Format(time.RFC3339), p.path))
-			continue
+			v.warnings = append(v.warnings, fmt.Sprintf("CA %s of %s has expired on %s; take it out, or put the current one there", describe(ca), p.path, ca.NotAfter.UTC().Format(time.RFC3339)))
 		}
-		valid = append(valid, ca)
 		raw = append(raw, ca.Raw)
 		pool.AddCert(ca)
 	}
-	if len(valid) == 0 {
+	if len(v.warnings) == len(all) {
 		return nil, fmt.Errorf("all %d CA certificates have expired, the last, %s, on %s; put current ones there", len(all), describe(last(all)), last(all).NotAfter.UTC().Format(time.RFC3339))
 	}
 	v.identity = sumOf(raw...)
-	v.attrs = []any{"path", p.path, "certificates", len(valid)}
+	v.attrs = []any{"path", p.path, "certificates", len(all)}
 	v.put = func() error { p.set(pool); return nil }
 	return v, nil
 }

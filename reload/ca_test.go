@@ -85,8 +85,8 @@ func TestCAFile(t *testing.T) {
 
 	write(t, file, bundle(a, old, pinned, intermediate))
 	must(t, w.Reload())
-	got.has(t, 2, a, pinned, intermediate)
-	if lines := strings.Join(journal.drain(), ""); !strings.Contains(lines, "CN=old") || !strings.Contains(lines, "left out") || !strings.Contains(lines, "good again") {
+	got.has(t, 2, a, old, pinned, intermediate)
+	if lines := strings.Join(journal.drain(), ""); !strings.Contains(lines, "CN=old") || !strings.Contains(lines, "has expired on") || !strings.Contains(lines, "good again") {
 		t.Errorf("logged %s, want that one has expired, and the recovery", lines)
 	}
 	write(t, file, bundle(b))
