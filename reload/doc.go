@@ -59,6 +59,7 @@
 // # What it is not
 //
 // It looks at files, not at what became of them: what others remove from a Store, or put
-// there under the same id, stays so until the files change. It writes no files, obtains no certificates and does not tell of those that will
-// expire. Where the files' owner and mode let others reach a key, it warns and goes on.
+// there under the same id, stays so until the files change. It writes no files, obtains
+// no certificates and does not tell of those that will expire. Where the files' owner
+// and mode let others reach a key, it warns and goes on.
 package reload

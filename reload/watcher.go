@@ -85,6 +85,9 @@ type notifier interface {
 // in a line of its own, and nothing was fed to anything. Only if a Store refuses
 // what was found good a moment before, as when a certificate expires just then, other
 // pairs are in.
+//
+// Of two sources that feed one id of one Store, the first given does, and the other is a
+// fault: also when that is found in a [Directory] later.
 func Watch(o Options, sources ...Source) (*Watcher, error) { return watch(o, newNotifier, sources) }
 
 func watch(o Options, newNotifier func(chan<- struct{}) (notifier, error), sources []Source) (*Watcher, error) {
