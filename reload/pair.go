@@ -3,7 +3,6 @@
 package reload
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 
@@ -110,17 +109,15 @@ func (p *pair) check(c content, passphrase func(string) ([]byte, error)) (*versi
 		return nil, err
 	}
 	cert, _ := scratch.Get(p.id)
+	info, _ := scratch.Info(p.id)
 	return &version{
 		identity: sumOf(cert.Certificate...),
 		put:      func() error { return p.store.Put(p.id, *cert) },
 		message:  "certificate is live",
-		attrs:    []any{"id", p.id, "names", countNames(cert.Leaf), "serial", fmt.Sprintf("%x", cert.Leaf.SerialNumber), "not_after", cert.Leaf.NotAfter},
+		attrs:    []any{"id", p.id, "names", info.Names, "serial", fmt.Sprintf("%x", cert.Leaf.SerialNumber), "not_after", cert.Leaf.NotAfter},
 		warnings: warnings,
 	}, nil
 }
-
-// countNames is how many there are.
-func countNames(c *x509.Certificate) int { return len(c.DNSNames) + len(c.IPAddresses) + len(c.URIs) }
 
 // unwrap takes off what the scratch Store says about which certificate it is, which
 // String says too.

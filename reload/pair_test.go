@@ -101,7 +101,7 @@ func TestOnlyChangesAreSwapped(t *testing.T) {
 	must(t, os.Chtimes(file, fi.ModTime(), fi.ModTime()))
 	must(t, w.Reload())
 	serve(t, &store, "web", second)
-	if lines := journal.drain(); len(lines) != 2 || !strings.Contains(lines[1], "certificate is live") || !strings.Contains(lines[1], "id=web") {
+	if lines := journal.drain(); len(lines) != 2 || !strings.Contains(lines[1], "certificate is live") || !strings.Contains(lines[1], "id=web names=[a.test]") {
 		t.Errorf("logged %q, want the two that went live", lines)
 	}
 }
