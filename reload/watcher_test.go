@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn"
@@ -62,6 +63,33 @@ func TestPanicOfTheCaller(t *testing.T) {
 		}
 	}()
 	_, _ = Watch(Options{SIGHUP: true, Logger: slog.New(slog.DiscardHandler)}, CAs(file, func(*x509.CertPool) { panic("set") }))
+}
+
+// A certificate that comes before its time, or before this machine's clock is right, is
+// one fault, and is taken when it is valid, with no change of the files.
+func TestNotYetValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "web.pem")
+		ca := newCA(t, "ca", nil, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(24 * time.Hour) })
+		first, chain, key := ca.leaf(t)
+		write(t, file, append(chain, key...))
+		var store keyturn.Store
+		journal := newJournal()
+		w, err := watch(Options{Logger: journal.logger()}, noNotifier, []Source{PEM(&store, "web", file)})
+		must(t, err)
+		defer w.Close()
+		second, chain, key := ca.leaf(t, func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(time.Hour), time.Now().Add(2*time.Hour)
+		})
+		write(t, file, append(chain, key...))
+		time.Sleep(time.Hour - time.Second)
+		serve(t, &store, "web", first)
+		time.Sleep(DefaultInterval + time.Second)
+		serve(t, &store, "web", second)
+		if lines := strings.Join(journal.drain(), ""); strings.Count(lines, "ERROR") != 1 || strings.Count(lines, "good again") != 1 {
+			t.Errorf("logged %s, want one fault and its end", lines)
+		}
+	})
 }
 
 // What is remembered is bounded, however files are bad.
