@@ -41,7 +41,8 @@ choose:
 // resumed that was made before a change of the certificates that clients may use:
 // the server would take the client for the one it was. With TLS 1.3 a session is made
 // when its ticket comes, along with the first data that is read; that of a connection
-// from before the change is left out all the same under [Trust.Dialer].
+// from before the change is left out all the same under [Trust.Dialer]. The cache must not
+// be that of another Store too.
 func (s *Store) ClientConfig(base *tls.Config) *tls.Config {
 	config := base.Clone()
 	if config == nil {

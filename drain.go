@@ -80,6 +80,9 @@ func (s *Store) DrainAll(within time.Duration) (cut int) {
 // any more that was made with a certificate of s, by configs of [Store.ServerConfig]
 // and [Store.ClientConfig]. Peers connect again: put a new certificate first, and have
 // the old one revoked.
+//
+// A handshake that is under way meanwhile, on a connection that s does not know, can
+// end with a ticket that counts as made afterwards.
 func (s *Store) Compromised(id string) (cut int) {
 	s.sessions.Store(newSessions())
 	s.identity.Add(1)
