@@ -12,20 +12,20 @@ import "crypto/tls"
 // once from any goroutine. It must not be copied after first use.
 type CertManager struct{ store Store }
 
-const managedID = "certificate"
+// CertManagerID is the id of a [CertManager]'s certificate in its Store.
+const CertManagerID = "certificate"
 
 // Update makes cert the certificate, for every handshake that starts after it returned.
 // It is checked as by [Store.Put]. One that is refused leaves the one before in place;
 // observers of [CertManager.Store] hear why, in an [Event] of the kind [Refused].
 func (m *CertManager) Update(cert tls.Certificate) {
-	m.store.SetDefault(managedID)
-	_ = m.store.Put(managedID, cert) // told to observers
+	_ = m.Store().Put(CertManagerID, cert) // told to observers
 }
 
 // GetCertificate returns the certificate, or one without content if there is none yet.
 // What it refers to must not be changed.
 func (m *CertManager) GetCertificate() tls.Certificate {
-	if cert, ok := m.store.Get(managedID); ok {
+	if cert, ok := m.store.Get(CertManagerID); ok {
 		return *cert
 	}
 	return tls.Certificate{}
@@ -37,9 +37,15 @@ func (m *CertManager) GetCertificateFunc() func(*tls.ClientHelloInfo) (*tls.Cert
 	return m.store.GetCertificate
 }
 
-// Store returns the Store that has the certificate, to observe, to drain, and to make
-// configs of.
-func (m *CertManager) Store() *Store { return &m.store }
+// Store returns the Store that has the certificate, as its default, under the id
+// [CertManagerID]: to observe, to drain, to make configs of, and to have package reload
+// keep it current:
+//
+//	reload.KeyPair(manager.Store(), keyturn.CertManagerID, "tls.crt", "tls.key")
+func (m *CertManager) Store() *Store {
+	m.store.SetDefault(CertManagerID) // the zero value has none
+	return &m.store
+}
 
 // A CertAuthManager is a [CertManager] and a [Trust] together: what one listener or one
 // destination needs for mutual TLS. It has the methods of gen.CertAuthManager of the

@@ -161,3 +161,17 @@ func TestCertAuthManager(t *testing.T) {
 		})
 	}
 }
+
+// What is put into its Store under its id is its certificate, whatever is asked for.
+func TestCertManagerStore(t *testing.T) {
+	root := newRoot(t, "root")
+	var manager keyturn.CertManager
+	put(t, manager.Store(), keyturn.CertManagerID, root.leaf(t, names("a.test")))
+	if leaf := manager.GetCertificate().Leaf; leaf == nil || leaf.DNSNames[0] != "a.test" {
+		t.Errorf("the certificate is %v", leaf)
+	}
+	cert, err := manager.GetCertificateFunc()(&tls.ClientHelloInfo{ServerName: "b.test"})
+	if err != nil || cert.Leaf.DNSNames[0] != "a.test" {
+		t.Errorf("b.test gets %v, %v", cert, err)
+	}
+}
