@@ -15,7 +15,7 @@ import (
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
 // TestProgramsCompile builds every Go program of the pages, and the README's
-// fragment inside a function.
+// fragments inside a function.
 func TestProgramsCompile(t *testing.T) {
 	n := 0
 	for _, page := range []string{"../README.md", "go.md", "operating.md"} {
@@ -50,8 +50,17 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/reload"
 	"github.com/keyturn/keyturn/replica"
+)
+
+var (
+	_ keyturn.Store
+	_ replica.Config
+	_ reload.Options
+	_ = jetstream.ConnectDir
 )
 
 func serve(ctx context.Context, dir string, handler http.Handler) error {
