@@ -10,10 +10,22 @@ import (
 	"strconv"
 )
 
+// A mark in a ticket says under what a session was made. It is random.
+type mark [16]byte
+
+func newMark() (m mark) {
+	rand.Read(m[:]) // never fails
+	return m
+}
+
+func (m *mark) in(state *tls.SessionState) bool {
+	return slices.ContainsFunc(state.Extra, func(extra []byte) bool { return bytes.Equal(extra, m[:]) })
+}
+
 // sessions are those that a server may resume: their tickets bear a mark, and the server
 // that wants to resume none of them any more takes other sessions. It does not change.
 type sessions struct {
-	mark [16]byte
+	mark mark
 
 	// keys seals the tickets of configs that have no way of their own to do that. It is
 	// never cloned nor given to anybody, so that crypto/tls makes its keys, turns them
@@ -21,19 +33,17 @@ type sessions struct {
 	keys tls.Config
 }
 
-func newSessions() *sessions {
-	s := new(sessions)
-	rand.Read(s.mark[:]) // never fails
-	return s
-}
+func newSessions() *sessions { return &sessions{mark: newMark()} }
 
 // limit makes a server's config resume only what current returns when it resumes, and
-// what its WrapSession and UnwrapSession, if it has them, agree to.
-func limit(config *tls.Config, current func() *sessions) {
+// what its WrapSession and UnwrapSession, if it has them, agree to. Of these it resumes
+// only what was made with the mark own: another config may verify clients otherwise, and
+// crypto/tls calls no VerifyPeerCertificate for what is resumed.
+func limit(config *tls.Config, own *mark, current func() *sessions) {
 	wrap, unwrap := config.WrapSession, config.UnwrapSession
 	config.WrapSession = func(cs tls.ConnectionState, state *tls.SessionState) ([]byte, error) {
 		s := current()
-		state.Extra = append(state.Extra, s.mark[:])
+		state.Extra = append(state.Extra, s.mark[:], own[:])
 		if wrap != nil {
 			return wrap(cs, state)
 		}
@@ -48,14 +58,12 @@ func limit(config *tls.Config, current func() *sessions) {
 		} else {
 			state, err = s.keys.DecryptTicket(ticket, cs)
 		}
-		if err != nil || state == nil || !slices.ContainsFunc(state.Extra, s.marked) {
+		if err != nil || state == nil || !s.mark.in(state) || !own.in(state) {
 			return nil, err
 		}
 		return state, nil
 	}
 }
-
-func (s *sessions) marked(extra []byte) bool { return bytes.Equal(extra, s.mark[:]) }
 
 // session returns the sessions that a server with the certificates of s may resume.
 func (s *Store) session() *sessions {

@@ -163,7 +163,7 @@ func TestTrustEndsNoMoreThanItMust(t *testing.T) {
 				trust.SetInsecureSkipVerify(false)
 				other.SetClientAuth(tls.RequestClientCert)
 				resumes(t, what+", after changes for clients and of others", dial, server, true)
-				resumes(t, what+", by a config made later", dial, trust.ServerConfig(base), true)
+				resumes(t, what+", by its clone", dial, server.Clone(), true)
 				resumes(t, what+", by another Trust", dial, neighbour, false)
 				resumes(t, what+", with the ticket of another Trust", dial, server, false)
 

@@ -133,15 +133,17 @@ func (s *Store) SetDefault(id string) {
 // 1.2 and later, HTTP/2 and HTTP/1.1. It is the caller's to change; set NextProtos
 // where something other than HTTP is served.
 //
-// Session tickets are sealed with keys of s, which [Store.Compromised] replaces.
-// Keys set by [tls.Config.SetSessionTicketKeys] are not used.
+// Session tickets are sealed with keys of s, which [Store.Compromised] replaces, and are
+// good for this config and its clones. Keys set by [tls.Config.SetSessionTicketKeys] are
+// not used.
 func (s *Store) ServerConfig() *tls.Config {
 	config := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: s.GetCertificate,
 	}
-	limit(config, s.session)
+	own := newMark()
+	limit(config, &own, s.session)
 	return config
 }
 

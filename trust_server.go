@@ -4,8 +4,15 @@ package keyturn
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"sync/atomic"
+)
+
+// What would otherwise take the verification of clients away, and nobody would notice.
+var (
+	errNotAsked = errors.New("keyturn: verifying the client: the GetConfigForClient that Trust.ServerConfig set was not called; leave it, or call it where its config is another's answer")
+	errBase     = errors.New("keyturn: verifying clients: ClientAuth or ClientCAs is set in what Trust.ServerConfig was given; leave them out, and use SetClientAuth and SetClientCAs")
 )
 
 // ServerConfig returns a new config for a server: a copy of base, which has the
@@ -17,22 +24,29 @@ import (
 // The config answers GetConfigForClient, with a config that is made once for each change
 // of t and carries everything of base. So what is to be set is set in base, before:
 // NextProtos above all, as what is missing there is missing in every handshake. Later
-// changes of base have no effect. ClientAuth and ClientCAs of base are not used. Its
-// VerifyConnection, VerifyPeerCertificate and GetConfigForClient are called as well; the
-// last one's answer takes base's place, with the client authentication of t.
+// changes of base have no effect. Its VerifyConnection, VerifyPeerCertificate and
+// GetConfigForClient are called as well; the last one's answer takes base's place, with
+// the client authentication of t. Where base or an answer has ClientAuth or ClientCAs set,
+// which t would overrule, the handshake is refused.
+//
+// GetConfigForClient is not to be replaced, and crypto/tls does not call that of a config
+// which is itself an answer: to choose among several by the server's name, return what
+// GetConfigForClient of the one returns. Without that every handshake is refused.
 //
 // Session tickets are sealed with keys of base, if that is [Store.ServerConfig]'s or
 // has WrapSession and UnwrapSession of its own, else with keys of t. Keys set by
-// [tls.Config.SetSessionTicketKeys] are not used. Either way none is resumed that was
-// made before the client CAs, the client authentication or the names of peers changed.
+// [tls.Config.SetSessionTicketKeys] are not used. Either way none is resumed with another
+// config than this and its clones, nor one that was made before the client CAs, the client
+// authentication or the names of peers changed.
 func (t *Trust) ServerConfig(base *tls.Config) *tls.Config {
 	config := base.Clone()
 	if config == nil {
 		config = new(tls.Config)
 	}
 	t.change(false, false, func(*settings) {}) // so that there are sessions
-	l := &live{trust: t, base: config.Clone()}
+	l := &live{trust: t, base: config.Clone(), own: newMark()}
 	config.GetConfigForClient = l.configFor
+	config.VerifyConnection = func(tls.ConnectionState) error { return errNotAsked }
 	return config
 }
 
@@ -41,6 +55,7 @@ func (t *Trust) ServerConfig(base *tls.Config) *tls.Config {
 type live struct {
 	trust  *Trust
 	base   *tls.Config // its owner's only, never changed
+	own    mark        // of its sessions
 	latest atomic.Pointer[built]
 }
 
@@ -61,25 +76,28 @@ func (l *live) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			base = answer
 		}
 	}
+	if base.ClientAuth != tls.NoClientCert || base.ClientCAs != nil {
+		return nil, errBase
+	}
 	s := l.trust.load()
 	if s.refuse != nil {
 		return nil, s.refuse
 	}
 	if base != l.base {
-		return s.serverConfig(base), nil
+		return l.build(s, base), nil
 	}
 	latest := l.latest.Load()
 	if latest == nil || latest.of != s {
 		// Of several that get here at once, any may win: the settings are looked at anew
 		// for each handshake.
-		latest = &built{s, s.serverConfig(base)}
+		latest = &built{s, l.build(s, base)}
 		l.latest.Store(latest)
 	}
 	return latest.config, nil
 }
 
-// serverConfig returns a copy of base with the client authentication of s.
-func (s *settings) serverConfig(base *tls.Config) *tls.Config {
+// build returns a copy of base with the client authentication of s.
+func (l *live) build(s *settings, base *tls.Config) *tls.Config {
 	config := base.Clone()
 	config.GetConfigForClient = nil
 	config.ClientAuth, config.ClientCAs = s.clientAuth, s.clientCAs
@@ -92,7 +110,7 @@ func (s *settings) serverConfig(base *tls.Config) *tls.Config {
 		}
 		return nil
 	}
-	limit(config, func() *sessions { return s.sessions })
+	limit(config, &l.own, func() *sessions { return s.sessions })
 	return config
 }
 

@@ -73,7 +73,6 @@ func TestSystemRootsAreNotForClients(t *testing.T) {
 	if _, _, clientErr, serverErr := connect(t, by(client), static); clientErr != nil || serverErr != nil {
 		t.Fatalf("crypto/tls does not take the system's roots for clients: %v, %v", clientErr, serverErr)
 	}
-	base.ClientCAs, base.ClientAuth = root.pool(), tls.RequireAndVerifyClientCert // not used
 	server := trust.ServerConfig(base)
 	for _, version := range versions {
 		for _, mode := range modes[3:] {

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package keyturn_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn"
+)
+
+// A config of Trust.ServerConfig whose GetConfigForClient is not asked knows no client
+// authentication, so it refuses everybody.
+func TestServerConfigThatIsNotAsked(t *testing.T) {
+	root := newRoot(t, "root")
+	trust, base, client := trusting(t, root)
+	trust.SetClientCAs(root.pool())
+	trust.SetClientAuth(tls.RequireAndVerifyClientCert)
+	strict := trust.ServerConfig(base)
+	replaced := trust.ServerConfig(base)
+	replaced.GetConfigForClient = nil
+	answer := func(*tls.ClientHelloInfo) (*tls.Config, error) { return strict, nil }
+	inLoose := base.Clone()
+	inLoose.GetConfigForClient = answer
+	for _, version := range versions {
+		for what, server := range map[string]*tls.Config{
+			"replaced":                      replaced,
+			"answered":                      inLoose,
+			"answered within another Trust": new(keyturn.Trust).ServerConfig(inLoose),
+		} {
+			for _, anonymous := range []bool{false, true} {
+				client := limited(client, version)
+				if anonymous {
+					client.GetClientCertificate = nil
+				}
+				if _, _, _, err := connect(t, by(client), server); err == nil {
+					t.Errorf("%s: a client was accepted, anonymous: %t", what, anonymous)
+				}
+			}
+		}
+	}
+}
+
+// What is set in the base and would be overruled is not: nobody loses mutual TLS by wrapping
+// a config that has it.
+func TestServerConfigOfABaseWithClientAuth(t *testing.T) {
+	root := newRoot(t, "root")
+	for what, set := range map[string]func(*tls.Config){
+		"ClientAuth": func(c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert },
+		"ClientCAs":  func(c *tls.Config) { c.ClientCAs = root.pool() },
+	} {
+		trust, base, client := trusting(t, root)
+		set(base)
+		answering := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return base, nil }}
+		for _, base := range []*tls.Config{base, answering} {
+			if _, _, _, err := connect(t, by(client), trust.ServerConfig(base)); err == nil || !strings.Contains(err.Error(), "use SetClientAuth and SetClientCAs") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+}
+
+// Two configs of one Store, or of one Trust, may verify clients in two ways. A session of
+// one is not resumed with the other, as crypto/tls would do that without asking
+// VerifyPeerCertificate.
+func TestSessionsOfAnotherConfig(t *testing.T) {
+	root := newRoot(t, "root")
+	var store keyturn.Store
+	var trust keyturn.Trust
+	put(t, &store, "a", root.leaf(t, names("a.test")))
+	trust.SetClientAuth(tls.RequireAnyClientCert)
+	no := errors.New("no")
+	for what, server := range map[string]func(verify func([][]byte, [][]*x509.Certificate) error) *tls.Config{
+		"Store": func(verify func([][]byte, [][]*x509.Certificate) error) *tls.Config {
+			config := store.ServerConfig()
+			config.ClientAuth, config.VerifyPeerCertificate = tls.RequireAnyClientCert, verify
+			return config
+		},
+		"Trust": func(verify func([][]byte, [][]*x509.Certificate) error) *tls.Config {
+			return trust.ServerConfig(&tls.Config{GetCertificate: store.GetCertificate, VerifyPeerCertificate: verify})
+		},
+	} {
+		for _, version := range versions {
+			client := caching(root, version)
+			client.Certificates = []tls.Certificate{root.leaf(t, names("client.test"))}
+			loose := server(nil)
+			strict := server(func([][]byte, [][]*x509.Certificate) error { return no })
+			resumes(t, what, by(client), loose, false)
+			resumes(t, what+" again", by(client), loose, true)
+			if _, s, _, err := connect(t, by(client), strict); !errors.Is(err, no) {
+				t.Errorf("%s: resumed %t, %v", what, s.DidResume, err)
+			}
+		}
+	}
+}
