@@ -8,6 +8,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn"
 )
@@ -92,6 +93,42 @@ func TestSessionsOfAnotherConfig(t *testing.T) {
 			resumes(t, what+" again", by(client), loose, true)
 			if _, s, _, err := connect(t, by(client), strict); !errors.Is(err, no) {
 				t.Errorf("%s: resumed %t, %v", what, s.DidResume, err)
+			}
+		}
+	}
+}
+
+// Whoever sets VerifyConnection anew adds a check, or at worst loses one of two.
+func TestClientConfigWithAnotherVerifyConnection(t *testing.T) {
+	root, other := newRoot(t, "root"), newRoot(t, "other")
+	for _, version := range versions {
+		for _, name := range []string{"a.test", ""} {
+			var trust keyturn.Trust
+			trust.SetRootCAs(root.pool())
+			if err := trust.SetPeerNames("*.test"); err != nil {
+				t.Fatal(err)
+			}
+			config := limited(trust.ClientConfig(name), version)
+			config.ServerName = "a.test"
+			config.VerifyConnection = func(tls.ConnectionState) error { return nil }
+			for what, test := range map[string]struct {
+				cert tls.Certificate
+				ok   bool
+			}{
+				"good":          {root.leaf(t, names("a.test")), true},
+				"other root":    {other.leaf(t, names("a.test")), false},
+				"other usage":   {root.leaf(t, names("a.test"), usages(x509.ExtKeyUsageClientAuth)), false},
+				"other name":    {root.leaf(t, names("b.test")), name == ""},
+				"no peer's":     {root.leaf(t, names("a.example")), false},
+				"not valid yet": {root.leaf(t, names("a.test"), validity(time.Hour, 2*time.Hour)), false},
+			} {
+				config := config.Clone()
+				config.ClientSessionCache = nil
+				_, _, err, _ := connect(t, by(config), &tls.Config{Certificates: []tls.Certificate{test.cert}})
+				var failed *tls.CertificateVerificationError
+				if test.ok != (err == nil) || err != nil && !errors.As(err, &failed) {
+					t.Errorf("%q, %s: %v", name, what, err)
+				}
 			}
 		}
 	}

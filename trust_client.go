@@ -7,9 +7,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
+	"time"
 )
+
+// handshakeTimeout bounds a Dialer's handshakes. A [net/http.Transport] does not do that
+// for DialTLSContext, nor does it end a dial along with the request that it is for.
+const handshakeTimeout = 10 * time.Second
 
 // ClientConfig returns a new config for a client that believes the servers that t says.
 // The server must have name: a DNS name, an IP address, or a URI, as a SPIFFE id is one.
@@ -25,7 +31,9 @@ import (
 // the server's name, chain, validity and extended key usage are verified by the
 // latter, which sees resumed sessions too, and the former only keeps crypto/tls from
 // doing so with roots that cannot change. So [tls.ConnectionState.VerifiedChains]
-// stays empty. Errors are [*tls.CertificateVerificationError].
+// stays empty. Errors are [*tls.CertificateVerificationError]. A VerifyConnection of
+// one's own calls the one that was there. Should it not, VerifyPeerCertificate verifies
+// full handshakes still, all but the name where that is "".
 //
 // The config caches up to 64 sessions; set ClientSessionCache to nil for none.
 func (t *Trust) ClientConfig(name string) *tls.Config {
@@ -33,7 +41,21 @@ func (t *Trust) ClientConfig(name string) *tls.Config {
 		MinVersion:         tls.VersionTLS12,
 		InsecureSkipVerify: true, // see above
 		ClientSessionCache: &sessionCache{tls.NewLRUClientSessionCache(0), t.era.Load},
-		VerifyConnection:   func(cs tls.ConnectionState) error { return t.verifyServer(cs, name) },
+	}
+	config.VerifyConnection = func(cs tls.ConnectionState) error {
+		return t.verifyServer(cs.PeerCertificates, cmp.Or(name, cs.ServerName), true)
+	}
+	// It costs each full handshake a second verification. Without it, who sets
+	// VerifyConnection would believe any server.
+	config.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
+		chain := make([]*x509.Certificate, len(raw))
+		for i := range raw {
+			var err error
+			if chain[i], err = x509.ParseCertificate(raw[i]); err != nil {
+				return err // crypto/tls has parsed it before
+			}
+		}
+		return t.verifyServer(chain, name, false)
 	}
 	if !isURI(name) {
 		_, config.ServerName = hostOf(name)
@@ -45,13 +67,18 @@ func (t *Trust) ClientConfig(name string) *tls.Config {
 // as the DialTLSContext of [net/http.Transport]. It is what [Trust.ClientConfig] cannot
 // be: it knows the IP address that it connects to, and the server name that it sends is
 // always that of [Trust.SetServerName]. The connections are of type [*tls.Conn], and their
-// handshakes are done.
+// handshakes are done, which may take 10 seconds.
+//
+// A Transport that has a Proxy does not call it for what goes through an HTTP proxy, but
+// goes by its TLSClientConfig: set that to a config of ClientConfig("") as well, or the
+// system's roots are believed there. [net/http.DefaultTransport] and its clones have one.
 //
 // base has what is to be set otherwise, like certificates, see [Store.ClientConfig], and
 // NextProtos, which needs "h2" for HTTP/2; nil means a zero config. Its ServerName goes
-// before the address. Its RootCAs and InsecureSkipVerify are not used. Its VerifyConnection
-// is called as well, so it must not be a config of ClientConfig, which does not know the
-// address. Sessions are resumed if it has a ClientSessionCache.
+// before the address. Its InsecureSkipVerify is not used, and with RootCAs, which t would
+// overrule, nothing is connected to. Its VerifyConnection is called as well, so it must not
+// be a config of ClientConfig, which does not know the address. Sessions are resumed if it
+// has a ClientSessionCache.
 //
 // dial makes the connections, see [Store.Dialer]; nil means a zero [net.Dialer].
 func (t *Trust) Dialer(base *tls.Config, dial DialFunc) DialFunc {
@@ -71,6 +98,8 @@ func (t *Trust) Dialer(base *tls.Config, dial DialFunc) DialFunc {
 			return nil, err
 		}
 		conn := tls.Client(inner, config)
+		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
 		if err := conn.HandshakeContext(ctx); err != nil {
 			inner.Close()
 			return nil, err
@@ -85,15 +114,19 @@ func (t *Trust) dialConfig(base *tls.Config, address string) (*tls.Config, error
 	if err != nil {
 		return nil, err
 	}
+	if base.RootCAs != nil {
+		return nil, errors.New("RootCAs is set in what Trust.Dialer was given; leave it out, and use SetRootCAs")
+	}
 	config := base.Clone()
 	name := cmp.Or(base.ServerName, host)
-	_, config.ServerName = hostOf(name)
-	if set := t.ServerName(); set != "" && !isURI(set) {
-		_, config.ServerName = hostOf(set)
+	for _, n := range []string{host, base.ServerName, t.ServerName()} {
+		if n != "" && !isURI(n) {
+			_, config.ServerName = hostOf(n)
+		}
 	}
 	config.InsecureSkipVerify = true // VerifyConnection does it
 	config.VerifyConnection = func(cs tls.ConnectionState) error {
-		if err := t.verifyServer(cs, name); err != nil || base.VerifyConnection == nil {
+		if err := t.verifyServer(cs.PeerCertificates, name, true); err != nil || base.VerifyConnection == nil {
 			return err
 		}
 		return base.VerifyConnection(cs)
@@ -104,24 +137,26 @@ func (t *Trust) dialConfig(base *tls.Config, address string) (*tls.Config, error
 	return config, nil
 }
 
-// verifyServer verifies the server of a handshake, full or resumed.
-func (t *Trust) verifyServer(cs tls.ConnectionState, name string) error {
+// verifyServer verifies the server of a handshake. Without named the name may be
+// missing.
+func (t *Trust) verifyServer(chain []*x509.Certificate, name string, named bool) error {
 	s := t.load()
 	if s.insecure {
 		return nil
 	}
-	if name = cmp.Or(s.serverName, name, cs.ServerName); name == "" {
+	if name = cmp.Or(s.serverName, name); name == "" && named {
 		return fmt.Errorf("keyturn: verifying the server: %w; give it to ClientConfig or SetServerName, or connect with Dialer", ErrNoServerName)
 	}
-	if err := s.checkServer(cs.PeerCertificates, name); err != nil {
+	if err := s.checkServer(chain, name); err != nil {
 		return &tls.CertificateVerificationError{
-			UnverifiedCertificates: cs.PeerCertificates,
+			UnverifiedCertificates: chain,
 			Err:                    fmt.Errorf("keyturn: verifying server %.100q: %w", name, err),
 		}
 	}
 	return nil
 }
 
+// checkServer accepts any name for "", which its caller must not let pass.
 func (s *settings) checkServer(chain []*x509.Certificate, name string) error {
 	if len(chain) == 0 { // crypto/tls lets no server do that
 		return ErrEmpty
@@ -135,7 +170,7 @@ func (s *settings) checkServer(chain []*x509.Certificate, name string) error {
 	for _, c := range chain[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	if !isURI(name) {
+	if name != "" && !isURI(name) {
 		if options.DNSName, _ = hostOf(name); options.DNSName == "" {
 			return ErrNoServerName // crypto/x509 would take any
 		}

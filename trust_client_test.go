@@ -13,6 +13,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -187,12 +188,29 @@ func TestDialerFails(t *testing.T) {
 	if _, _, clientErr, _ := connect(t, through(&trust, base, "a.test:443"), config); !errors.Is(clientErr, unreachable) {
 		t.Error(clientErr)
 	}
-	// What base has of trust is not used.
-	trust.SetRootCAs(newRoot(t, "other").pool())
-	base = &tls.Config{RootCAs: root.pool(), InsecureSkipVerify: true}
-	if _, _, clientErr, _ := connect(t, through(&trust, base, "a.test:443"), config); clientErr == nil {
-		t.Error("the roots of base, or none, were used")
+	// What base has of trust is not used, or refused.
+	base = &tls.Config{RootCAs: root.pool()}
+	if _, _, clientErr, _ := connect(t, through(&trust, base, "a.test:443"), config); clientErr == nil || !strings.Contains(clientErr.Error(), "use SetRootCAs") {
+		t.Error(clientErr)
 	}
+	trust.SetRootCAs(newRoot(t, "other").pool())
+	base = &tls.Config{InsecureSkipVerify: true}
+	if _, _, clientErr, _ := connect(t, through(&trust, base, "a.test:443"), config); clientErr == nil {
+		t.Error("the server was not verified")
+	}
+}
+
+// A server that never answers keeps nobody for ever, be there no end to the context: a
+// Transport gives one that lives on after the request.
+func TestDialerTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		go io.Copy(io.Discard, server)
+		silent := func(context.Context, string, string) (net.Conn, error) { return client, nil }
+		if conn, err := new(keyturn.Trust).Dialer(nil, silent)(t.Context(), "tcp", "a.test:443"); conn != nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v, %v", conn, err)
+		}
+	})
 }
 
 // Not to verify servers is said once, and is nothing that a server does with its clients.
