@@ -3,8 +3,9 @@
 package keyturn
 
 import (
+	"crypto/rand"
 	"crypto/tls"
-	"hash/maphash"
+	"encoding/binary"
 	"iter"
 	"math/bits"
 	"sync/atomic"
@@ -30,7 +31,11 @@ type index struct {
 
 const (
 	shardBits = 5
-	maxKey    = 255 // bytes of a key, and no key is empty
+
+	// A table of at most so many slots is at most half full: that takes little memory,
+	// and one group then mostly tells that a key is not there.
+	small  = 256
+	maxKey = 255 // bytes of a key, and no key is empty
 )
 
 type table struct {
@@ -63,12 +68,43 @@ const (
 	topBits  = 0x80 * eachByte
 )
 
-// seed keeps others from choosing names that collide.
-var seed = maphash.MakeSeed()
-
-// tagOf returns the tag of a key of 1 to maxKey bytes.
+// tagOf returns the tag of a key of 1 to maxKey bytes: a hash that multiplies 16 bytes at
+// a time, as Go's maps do where the processor offers no better one (wyhash). hash/maphash
+// has a better one and takes twice as long for names, most of it to get there.
 func tagOf(key string) uint64 {
-	return maphash.String(seed, key)&^maxKey | uint64(len(key))
+	n := uint64(len(key))
+	h := secret[0] ^ n
+	rest := key
+	for ; len(rest) > 16; rest = rest[16:] {
+		h = mix(word(rest)^secret[1], word(rest[8:])^h)
+	}
+	// The last 16 bytes, or all there are; some may have been in the loop as well.
+	var a, b uint64
+	switch {
+	case n >= 16:
+		a, b = word(key[n-16:]), word(key[n-8:])
+	case n >= 8:
+		a, b = word(key), word(key[n-8:])
+	default:
+		a = lastWord(key)
+	}
+	h = mix(mix(a^secret[2], b^h)^secret[0], secret[1])
+	return h&^maxKey | n
+}
+
+// secret keeps others from choosing names that collide.
+var secret = func() (words [3]uint64) {
+	for i := range words {
+		var b [8]byte
+		rand.Read(b[:]) // never fails
+		words[i] = binary.NativeEndian.Uint64(b[:])
+	}
+	return words
+}()
+
+func mix(a, b uint64) uint64 {
+	high, low := bits.Mul64(a, b)
+	return high ^ low
 }
 
 func (x *index) shard(tag uint64) *atomic.Pointer[table] { return &x.shards[tag>>(64-shardBits)] }
@@ -168,7 +204,7 @@ func (x *index) insert(tag uint64, key *byte) *slot {
 		t = newTable(1)
 		shard.Store(t)
 	}
-	if 5*(t.used+1) > 4*len(t.slots) {
+	if 5*(t.used+1) > 4*len(t.slots) || len(t.slots) <= small && 2*t.used >= len(t.slots) {
 		t = t.rebuilt()
 		shard.Store(t)
 	}
@@ -201,7 +237,11 @@ func (t *table) insert(tag uint64, key *byte) *slot {
 // rebuilt returns a table of the keys that lead somewhere, at most half full with one
 // more.
 func (t *table) rebuilt() *table {
-	next := newTable(1 << bits.Len(uint(t.live/4)))
+	groups := 1 << bits.Len(uint(t.live/4))
+	if 16*groups <= small {
+		groups *= 2
+	}
+	next := newTable(groups)
 	next.live = t.live
 	for i := range t.slots {
 		if from := &t.slots[i]; from.set.Load() != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -100,6 +101,43 @@ func TestHasUpper(t *testing.T) {
 				if got := hasUpper(string(name)); got != want {
 					t.Fatalf("hasUpper(%q) = %v", name, got)
 				}
+			}
+		}
+	}
+}
+
+// Every byte of a key of any length counts for its tag, and similar names spread evenly.
+func TestTags(t *testing.T) {
+	for n := 1; n <= maxKey; n++ {
+		key := []byte(strings.Repeat("a", n))
+		seen := map[uint64]int{tagOf(string(key)): -1}
+		for i := range key {
+			key[i] = 'b'
+			tag := tagOf(string(key))
+			if other, ok := seen[tag]; ok {
+				t.Errorf("of %d bytes, changing number %d does what changing number %d does", n, i, other)
+			}
+			if tag&maxKey != uint64(n) {
+				t.Errorf("the tag of %d bytes has length %d", n, tag&maxKey)
+			}
+			seen[tag] = i
+			key[i] = 'a'
+		}
+	}
+
+	const keys, bins = 1 << 16, 128
+	var shards, controls, groups [bins]int
+	for i := range keys {
+		tag := tagOf(fmt.Sprintf("host-%d.example.com", i))
+		shards[tag>>57]++
+		controls[control(tag)&0x7f]++
+		groups[tag>>16%bins]++
+	}
+	for what, counts := range map[string][bins]int{"shard": shards, "control": controls, "group": groups} {
+		for bin, n := range counts {
+			// 512 are expected, give or take 23: this is nine times as much.
+			if n < 300 || n > 724 {
+				t.Errorf("%s %d has %d keys", what, bin, n)
 			}
 		}
 	}

@@ -103,25 +103,46 @@ var notInLabel = func() (table [256]byte) {
 	return table
 }()
 
-// hasUpper reports whether name has an upper-case letter of ASCII, 8 bytes at a time.
+// hasUpper reports whether name has an upper-case letter of ASCII.
 func hasUpper(name string) bool {
-	const each = 0x0101010101010101
-	for ; len(name) >= 8; name = name[8:] {
-		x := uint64(name[0]) | uint64(name[1])<<8 | uint64(name[2])<<16 | uint64(name[3])<<24 |
-			uint64(name[4])<<32 | uint64(name[5])<<40 | uint64(name[6])<<48 | uint64(name[7])<<56
-		// In each byte, the sums have the top bit if its low 7 bits are at least 'A',
-		// and above 'Z'.
-		low := x & (0x7f * each)
-		if (low+(0x80-'A')*each)&^(low+(0x7f-'Z')*each)&^x&(0x80*each) != 0 {
+	for ; len(name) > 8; name = name[8:] {
+		if between(word(name), 'A', 'Z') != 0 {
 			return true
 		}
 	}
-	for i := range len(name) {
-		if 'A' <= name[i] && name[i] <= 'Z' {
-			return true
-		}
+	return name != "" && between(lastWord(name), 'A', 'Z') != 0
+}
+
+// between sets the top bit of each byte of x that is from low to high, which are of ASCII.
+func between(x uint64, low, high byte) uint64 {
+	// In each byte, the sums have the top bit if its low 7 bits are at least low, and
+	// above high.
+	y := x &^ topBits
+	return (y + uint64(0x80-low)*eachByte) &^ (y + uint64(0x7f-high)*eachByte) &^ x & topBits
+}
+
+// word is the first 8 bytes of s.
+func word(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// lastWord is the 1 to 8 bytes of s, filled up with the first of them. Lengths
+// differ from name to name: a loop over them would be a branch that nothing predicts.
+func lastWord(s string) uint64 {
+	switch n := len(s); {
+	case n == 8:
+		return word(s)
+	case n >= 4:
+		head := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24
+		tail := uint64(s[n-4]) | uint64(s[n-3])<<8 | uint64(s[n-2])<<16 | uint64(s[n-1])<<24
+		return head | tail<<32
+	default:
+		// The first, the middle and the last are all there are.
+		x := uint64(s[0]) | uint64(s[n/2])<<8 | uint64(s[n-1])<<16
+		return x | x<<24 | (x&0xffff)<<48
 	}
-	return false
 }
 
 func lower(c byte) byte {

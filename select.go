@@ -67,8 +67,10 @@ func (s *Store) lookupName(name string) *slot {
 	if name[len(name)-1] == '.' || hasUpper(name) {
 		return s.lookupFolded(name)
 	}
-	if ip, ok := literalAddr(name); ok {
-		return s.lookupAddr(ip)
+	if name[0] <= 'f' { // as addresses begin
+		if ip, ok := literalAddr(name); ok {
+			return s.lookupAddr(ip)
+		}
 	}
 	return nil
 }
