@@ -49,38 +49,44 @@ func (b *bench) choose(n int) (rows []row, err error) {
 	// to the processor's cache is not to slow down the limits. There the slices are longer,
 	// so that the cache is everybody's own.
 	own := 1 + slices.IndexFunc(holders, func(h *holder) bool { return h.name == nameStore })
-	for _, writing := range []bool{false, true} {
+	for _, how := range []manner{alone, writing, ahead} {
 		for _, kind := range kinds {
-			limits, err := b.chooseKind(f, kind, holders[:own], hello, writing, b.rounds, b.slice)
+			limits, err := b.chooseKind(f, kind, holders[:own], hello, how, b.rounds, b.slice)
 			if err != nil {
 				return rows, err
 			}
-			peers, err := b.chooseKind(f, kind, holders[own-1:], hello, writing, (b.rounds+9)/10, 10*b.slice)
+			peers, err := b.chooseKind(f, kind, holders[own-1:], hello, how, (b.rounds+9)/10, 10*b.slice)
 			if err != nil {
 				return rows, err
 			}
-			work := fmt.Sprintf("choose among %s: %s", thousands(n), kind)
-			if writing {
-				work += ", one replaced per ms"
-			}
+			work := fmt.Sprintf("choose among %s: %s%s", thousands(n), kind, how)
 			rows = append(rows, chosen(work, n, limits, peers)...)
 		}
 	}
 	return rows, nil
 }
 
+// A manner is how the choice is asked for, as it stands in the table.
+type manner string
+
+const (
+	alone   manner = ""
+	writing manner = ", one replaced per ms"
+	ahead   manner = ", back to back"
+)
+
 // chooseKind measures those of holders that have an answer.
-func (b *bench) chooseKind(f *field, kind string, holders []*holder, hello tls.ClientHelloInfo, writing bool, rounds int, slice time.Duration) ([]samples, error) {
+func (b *bench) chooseKind(f *field, kind string, holders []*holder, hello tls.ClientHelloInfo, how manner, rounds int, slice time.Duration) ([]samples, error) {
 	var w *writer
-	if writing {
+	if how == writing {
 		w = newWriter(f)
 		defer w.stop()
 	}
 	var contenders []contender
 	for _, h := range holders {
-		switch ask := h.ask(f.asked[kind], hello); {
+		switch ask := h.ask(f.asked[kind], hello, how == ahead); {
 		case !slices.Contains(h.kinds, kind):
-		case !writing:
+		case how != writing:
 			contenders = append(contenders, ask)
 		case h.replace != nil:
 			contenders = append(contenders, w.during(h, ask))

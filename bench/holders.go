@@ -154,9 +154,10 @@ func (b *bench) holdInAutocert(f *field, hello tls.ClientHelloInfo) (*holder, er
 		}
 		return nil
 	}}
-	return &holder{
+	h := &holder{
 		name: nameAutocert, choose: manager.GetCertificate, kinds: []string{"hit"}, close: func() {},
-	}, inParallel(len(f.certs), func(i int) error {
+	}
+	return h, inParallel(len(f.certs), func(i int) error {
 		hello := hello
 		hello.ServerName = f.certs[i].Leaf.DNSNames[0]
 		if strings.HasPrefix(hello.ServerName, "*") {
