@@ -3,6 +3,8 @@
 package keyturn_test
 
 import (
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -132,4 +134,42 @@ func TestClientConfigWithAnotherVerifyConnection(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A server that rejects Encrypted Client Hello, and may say what to retry with, is verified
+// for its public name, with the roots of the Trust. The handshake fails either way.
+func TestDialerWithRejectedECH(t *testing.T) {
+	root := newRoot(t, "root")
+	server := &tls.Config{Certificates: []tls.Certificate{root.leaf(t, names("public.test"))}}
+	dial := func(trust *keyturn.Trust) error {
+		key, err := ecdh.X25519().GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		base := &tls.Config{EncryptedClientHelloConfigList: echConfigs(key.PublicKey(), "public.test")}
+		_, _, clientErr, _ := connect(t, through(trust, base, "a.test:443"), server)
+		return clientErr
+	}
+	var trust keyturn.Trust
+	trust.SetRootCAs(root.pool())
+	var rejected *tls.ECHRejectionError
+	if err := dial(&trust); !errors.As(err, &rejected) {
+		t.Error(err)
+	}
+	trust.SetRootCAs(newRoot(t, "other").pool())
+	var failed *tls.CertificateVerificationError
+	if err := dial(&trust); !errors.As(err, &failed) {
+		t.Error(err)
+	}
+}
+
+// echConfigs returns an ECHConfigList (RFC 9849, section 4) for X25519, HKDF-SHA256 and
+// AES-128-GCM.
+func echConfigs(key *ecdh.PublicKey, name string) []byte {
+	prefixed := func(b []byte) []byte { return append([]byte{byte(len(b) >> 8), byte(len(b))}, b...) }
+	config := append([]byte{1, 0, 0x20}, prefixed(key.Bytes())...)
+	config = append(config, 0, 4, 0, 1, 0, 1, 32, byte(len(name)))
+	config = append(append(config, name...), 0, 0)
+	config = append([]byte{0xfe, 0x0d}, prefixed(config)...)
+	return prefixed(config)
 }

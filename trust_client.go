@@ -35,7 +35,9 @@ const handshakeTimeout = 10 * time.Second
 // one's own calls the one that was there. Should it not, VerifyPeerCertificate verifies
 // full handshakes still, all but the name where that is "".
 //
-// The config caches up to 64 sessions; set ClientSessionCache to nil for none.
+// The config caches up to 64 sessions; set ClientSessionCache to nil for none. Early data
+// of QUIC is sent before the server is verified anew: after a change of t, close the
+// connections from before it, on which a ticket may still come.
 func (t *Trust) ClientConfig(name string) *tls.Config {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -125,6 +127,8 @@ func (t *Trust) dialConfig(base *tls.Config, address string) (*tls.Config, error
 		}
 	}
 	config.InsecureSkipVerify = true // VerifyConnection does it
+	// But not for a server that rejects Encrypted Client Hello (RFC 9849, section 6.1.6).
+	config.RootCAs = t.load().rootCAs
 	config.VerifyConnection = func(cs tls.ConnectionState) error {
 		if err := t.verifyServer(cs.PeerCertificates, name, true); err != nil || base.VerifyConnection == nil {
 			return err
@@ -148,9 +152,13 @@ func (t *Trust) verifyServer(chain []*x509.Certificate, name string, named bool)
 		return fmt.Errorf("keyturn: verifying the server: %w; give it to ClientConfig or SetServerName, or connect with Dialer", ErrNoServerName)
 	}
 	if err := s.checkServer(chain, name); err != nil {
+		about := "the server"
+		if name != "" {
+			about = fmt.Sprintf("server %.100q", name)
+		}
 		return &tls.CertificateVerificationError{
 			UnverifiedCertificates: chain,
-			Err:                    fmt.Errorf("keyturn: verifying server %.100q: %w", name, err),
+			Err:                    fmt.Errorf("keyturn: verifying %s: %w", about, err),
 		}
 	}
 	return nil
