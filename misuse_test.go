@@ -47,9 +47,9 @@ func TestServerConfigThatIsNotAsked(t *testing.T) {
 	}
 }
 
-// What is set in the base and would be overruled is not: nobody loses mutual TLS by wrapping
-// a config that has it.
-func TestServerConfigOfABaseWithClientAuth(t *testing.T) {
+// What a Trust would overrule is not: nobody loses mutual TLS by wrapping a config that has
+// it, or by setting it in the wrong place.
+func TestServerConfigWithClientAuth(t *testing.T) {
 	root := newRoot(t, "root")
 	for what, set := range map[string]func(*tls.Config){
 		"ClientAuth": func(c *tls.Config) { c.ClientAuth = tls.RequireAndVerifyClientCert },
@@ -58,8 +58,10 @@ func TestServerConfigOfABaseWithClientAuth(t *testing.T) {
 		trust, base, client := trusting(t, root)
 		set(base)
 		answering := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return base, nil }}
-		for _, base := range []*tls.Config{base, answering} {
-			if _, _, _, err := connect(t, by(client), trust.ServerConfig(base)); err == nil || !strings.Contains(err.Error(), "use SetClientAuth and SetClientCAs") {
+		afterwards := trust.ServerConfig(nil)
+		set(afterwards)
+		for _, server := range []*tls.Config{trust.ServerConfig(base), trust.ServerConfig(answering), afterwards, afterwards.Clone()} {
+			if _, _, _, err := connect(t, by(client), server); err == nil || !strings.Contains(err.Error(), "use SetClientAuth and SetClientCAs") {
 				t.Errorf("%s: %v", what, err)
 			}
 		}

@@ -11,8 +11,8 @@ import (
 
 // What would otherwise take the verification of clients away, and nobody would notice.
 var (
-	errNotAsked = errors.New("keyturn: verifying the client: the GetConfigForClient that Trust.ServerConfig set was not called; leave it, or call it where its config is another's answer")
-	errBase     = errors.New("keyturn: verifying clients: ClientAuth or ClientCAs is set in what Trust.ServerConfig was given; leave them out, and use SetClientAuth and SetClientCAs")
+	errNotAsked  = errors.New("keyturn: verifying the client: the GetConfigForClient that Trust.ServerConfig set was not called; leave it, or call it where its config is another's answer")
+	errOverruled = errors.New("keyturn: verifying clients: ClientAuth or ClientCAs is set in a config that a Trust overrules; leave them out, and use SetClientAuth and SetClientCAs")
 )
 
 // ServerConfig returns a new config for a server: a copy of base, which has the
@@ -23,11 +23,12 @@ var (
 //
 // The config answers GetConfigForClient, with a config that is made once for each change
 // of t and carries everything of base. So what is to be set is set in base, before:
-// NextProtos above all, as what is missing there is missing in every handshake. Later
+// NextProtos above all, as what is missing there is missing in every handshake, and
+// functions that verify, which are never called if they are set in the config. Later
 // changes of base have no effect. Its VerifyConnection, VerifyPeerCertificate and
 // GetConfigForClient are called as well; the last one's answer takes base's place, with
-// the client authentication of t. Where base or an answer has ClientAuth or ClientCAs set,
-// which t would overrule, the handshake is refused.
+// the client authentication of t. Where base, an answer or the config has ClientAuth or
+// ClientCAs set, which t would overrule, every handshake is refused.
 //
 // GetConfigForClient is not to be replaced, and crypto/tls does not call that of a config
 // which is itself an answer: to choose among several by the server's name, return what
@@ -44,7 +45,7 @@ func (t *Trust) ServerConfig(base *tls.Config) *tls.Config {
 		config = new(tls.Config)
 	}
 	t.change(false, false, func(*settings) {}) // so that there are sessions
-	l := &live{trust: t, base: config.Clone(), own: newMark()}
+	l := &live{trust: t, given: config, base: config.Clone(), own: newMark()}
 	config.GetConfigForClient = l.configFor
 	config.VerifyConnection = func(tls.ConnectionState) error { return errNotAsked }
 	return config
@@ -54,6 +55,7 @@ func (t *Trust) ServerConfig(base *tls.Config) *tls.Config {
 // settings that a Trust goes through.
 type live struct {
 	trust  *Trust
+	given  *tls.Config // the caller's
 	base   *tls.Config // its owner's only, never changed
 	own    mark        // of its sessions
 	latest atomic.Pointer[built]
@@ -76,8 +78,10 @@ func (l *live) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			base = answer
 		}
 	}
-	if base.ClientAuth != tls.NoClientCert || base.ClientCAs != nil {
-		return nil, errBase
+	for _, c := range [...]*tls.Config{l.given, base} {
+		if c.ClientAuth != tls.NoClientCert || c.ClientCAs != nil {
+			return nil, errOverruled
+		}
 	}
 	s := l.trust.load()
 	if s.refuse != nil {
