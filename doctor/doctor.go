@@ -247,7 +247,7 @@ func (x *examination) checkChain() {
 	x.report.Verified = !failed(c.findings)
 	x.report.Chain = linksOf(c)
 	for _, cert := range c.path {
-		if end := cert.NotAfter.UTC(); x.report.Ends == nil || end.Before(*x.report.Ends) {
+		if end := moment(cert.NotAfter); x.report.Ends == nil || end.Before(*x.report.Ends) {
 			x.report.Ends = &end
 		}
 	}

@@ -106,7 +106,7 @@ func linkOf(cert *x509.Certificate, role string) Link {
 	const mostNames = 100
 	l := Link{
 		Role: role, Subject: shown(cert.Subject.String()), Issuer: shown(cert.Issuer.String()),
-		NotBefore: cert.NotBefore.UTC(), NotAfter: cert.NotAfter.UTC(),
+		NotBefore: moment(cert.NotBefore), NotAfter: moment(cert.NotAfter),
 		Usage: usagesOf(cert), Signature: cert.SignatureAlgorithm.String(),
 		Serial: serialOf(cert), SHA256: fmt.Sprintf("%x", sha256.Sum256(cert.Raw)),
 		NamesLeftOut: max(0, countNames(cert)-mostNames),

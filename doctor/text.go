@@ -114,7 +114,20 @@ func serialOf(c *x509.Certificate) string {
 	return shown(c.SerialNumber.Text(16))
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// moment is a time of a certificate in UTC. Its offset can take it out of the years that
+// RFC 3339, and so JSON, has; it is cut to them.
+func moment(t time.Time) time.Time {
+	t = t.UTC()
+	if first := time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC); t.Before(first) {
+		return first
+	}
+	if last := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC); t.After(last) {
+		return last
+	}
+	return t
+}
+
+func stamp(t time.Time) string { return moment(t).Format(time.RFC3339) }
 
 // span prints a length of time as people say it, rounded down.
 func span(d time.Duration) string {

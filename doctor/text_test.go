@@ -3,8 +3,12 @@
 package doctor_test
 
 import (
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -108,6 +112,46 @@ func TestHostileNames(t *testing.T) {
 	}
 	if r.AcceptableCAsLeftOut == 0 {
 		t.Errorf("%d CAs are shown and none left out", len(r.AcceptableCAs))
+	}
+}
+
+// rewritten changes one element of a leaf's TBSCertificate (RFC 5280, section 4.1), for
+// what crypto/x509 does not issue, and signs it again.
+func rewritten(t *testing.T, by *authority, cert tls.Certificate, element int, der string) tls.Certificate {
+	t.Helper()
+	var outer struct {
+		TBS       []asn1.RawValue
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(cert.Certificate[0], &outer); err != nil {
+		t.Fatal(err)
+	}
+	outer.TBS[element] = asn1.RawValue{FullBytes: []byte(der)}
+	tbs, err := asn1.Marshal(outer.TBS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(tbs)
+	if outer.Signature.Bytes, err = by.key.Sign(rand.Reader, sum[:], crypto.SHA256); err != nil {
+		t.Fatal(err)
+	}
+	outer.Signature.BitLength = 8 * len(outer.Signature.Bytes)
+	if cert.Certificate[0], err = asn1.Marshal(outer); err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// TestHostileTimes: with an offset, a certificate's times leave the years that JSON has.
+func TestHostileTimes(t *testing.T) {
+	p := newPKI(t)
+	always := "\x30\x2a\x18\x1300000101000000+0100\x18\x1399991231235959-0100"
+	cert := rewritten(t, p.root, p.root.leaf(t, nil), 4, always)
+	r := examine(t, serve(t, with(cert), nil), doctor.Options{Roots: pool(p.root)})
+	check(t, r, nil, nil)
+	if l := r.Chain[0]; l.NotBefore.Year() != 0 || l.NotAfter.Year() != 9999 {
+		t.Errorf("from %v to %v", l.NotBefore, l.NotAfter)
 	}
 }
 
