@@ -4,7 +4,6 @@ package keyturn
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"time"
 )
@@ -120,7 +119,13 @@ func (s *Store) old(id string) func(*conn) bool {
 // mayLead reports whether a server name, or without one the address that c was made to,
 // leads to id, or to nothing any more.
 func (s *Store) mayLead(name string, c *conn, id string) bool {
-	if slot := s.lookup(&tls.ClientHelloInfo{ServerName: name, Conn: c}); slot != nil {
+	var slot *slot
+	if name != "" {
+		slot = s.lookupName(name)
+	} else {
+		slot = s.lookupAddr(localAddr(c))
+	}
+	if slot != nil {
 		for n := slot.set.Load(); n != nil; n = n.next {
 			if n.gen.id == id {
 				return true

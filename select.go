@@ -21,7 +21,13 @@ func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	conn, tracked := hello.Conn.(*conn)
 	for {
 		var g *generation
-		if slot := s.lookup(hello); slot != nil {
+		var slot *slot
+		if hello.ServerName != "" {
+			slot = s.lookupName(hello.ServerName)
+		} else {
+			slot = s.lookupAddr(localAddr(hello.Conn))
+		}
+		if slot != nil {
 			if cert := slot.sole.Load(); cert != nil && !tracked {
 				return cert, nil
 			}
@@ -45,22 +51,19 @@ func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	}
 }
 
-// lookup returns the slot of what fits the handshake by name or, without one, by
-// address, or nil.
-func (s *Store) lookup(hello *tls.ClientHelloInfo) *slot {
-	if hello.ServerName == "" {
-		return s.lookupAddr(localAddr(hello.Conn))
-	}
-	return s.lookupName(hello.ServerName)
-}
-
-// lookupName returns the slot of what fits a server name as a client sent it, or nil.
+// lookupName returns the slot of what fits a server name as a client sent it, or nil. It
+// is as flat as it is because calls are what a choice otherwise consists of.
 func (s *Store) lookupName(name string) *slot {
-	if name == "" || len(name) > maxName+1 {
+	if len(name) > maxName+1 {
 		return nil
 	}
-	if slot := s.lookupLower(name); slot != nil {
-		return slot
+	if name[0] > '.' { // see the keys of Store.names
+		if slot := s.names.find(name); slot.leads() {
+			return slot
+		}
+		if slot := s.lookupWildcard(name); slot != nil {
+			return slot
+		}
 	}
 	// The rest is for peers that send what RFC 6066, section 3, does not allow, or
 	// upper case.
@@ -75,15 +78,9 @@ func (s *Store) lookupName(name string) *slot {
 	return nil
 }
 
-// lookupLower returns what fits a name in lower case: exactly, else by the wildcard in
-// place of its first label, and only of that (RFC 9525, section 6.3).
-func (s *Store) lookupLower(name string) *slot {
-	if name == "" || name[0] <= '.' {
-		return nil // see the keys of Store.names
-	}
-	if slot := s.names.find(name); slot.leads() {
-		return slot
-	}
+// lookupWildcard returns what fits a name in lower case by the wildcard in place of its
+// first label, and only of that (RFC 9525, section 6.3).
+func (s *Store) lookupWildcard(name string) *slot {
 	dot := strings.IndexByte(name, '.')
 	if dot < 0 {
 		return nil
@@ -94,16 +91,23 @@ func (s *Store) lookupLower(name string) *slot {
 	return nil
 }
 
-// lookupFolded is lookupLower for a name of at most maxName+1 bytes that may be in
-// upper case or end in a dot.
+// lookupFolded returns what fits a name of at most maxName+1 bytes that may be in upper
+// case or end in a dot.
 func (s *Store) lookupFolded(name string) *slot {
 	var buf [maxName + 1]byte
 	name = strings.TrimSuffix(name, ".")
+	if name == "" || name[0] <= '.' {
+		return nil
+	}
 	for i := range len(name) {
 		buf[i] = lower(name[i])
 	}
 	// This string lives no longer than buf, which does not change any more.
-	return s.lookupLower(unsafe.String(&buf[0], len(name)))
+	name = unsafe.String(&buf[0], len(name))
+	if slot := s.names.find(name); slot.leads() {
+		return slot
+	}
+	return s.lookupWildcard(name)
 }
 
 func (s *Store) lookupAddr(ip netip.Addr) *slot {
