@@ -12,6 +12,13 @@ import (
 	"github.com/keyturn/keyturn/doctor"
 )
 
+// crossSigned is the root as the other one has signed it.
+func crossSigned(t testing.TB, p *pki, changes ...change) *authority {
+	return &authority{sign(t, p.other, p.root.key, append(changes, commonName("Test root"), func(c *x509.Certificate) {
+		c.IsCA, c.BasicConstraintsValid = true, true
+	})...), p.root.key}
+}
+
 var certificates = []broken{
 	{name: "good", server: served()},
 	{
@@ -98,7 +105,7 @@ var certificates = []broken{
 			old := newCA(t, "Old sub", p.root, validity(-48*time.Hour, -24*time.Hour))
 			return with(old.leaf(t, []*authority{old}, validity(-47*time.Hour, time.Hour)))
 		},
-		want: []string{"error expired", "warning expires-soon"}, phrases: []string{`The intermediate "Old sub" ended`},
+		want: []string{"error expired", "warning expires-soon"}, phrases: []string{`The intermediate "Old sub" ended`, "Serve the chain that the CA gives out today"},
 	},
 	{
 		name: "expired root",
@@ -118,6 +125,23 @@ var certificates = []broken{
 	{
 		name: "expires soon", server: served(validity(-23*time.Hour, time.Hour)),
 		want: []string{"warning expires-soon"}, phrases: []string{"Renew it now", "of a lifetime of 24 hours"},
+	},
+	{
+		name: "CAs that outlive the leaf, if not by much",
+		server: func(t testing.TB, p *pki) *tls.Config {
+			const day = 24 * time.Hour
+			p.root = newCA(t, "Old root", nil, validity(-9000*day, 400*day))
+			sub := newCA(t, "Old sub", p.root, validity(-1000*day, 91*day))
+			return with(sub.leaf(t, []*authority{sub}, validity(-time.Hour, 90*day)))
+		},
+	},
+	{
+		name: "CA that ends before the leaf", // and so is what has to be renewed
+		server: func(t testing.TB, p *pki) *tls.Config {
+			sub := newCA(t, "Old sub", p.root, validity(-48*time.Hour, time.Hour))
+			return with(sub.leaf(t, []*authority{sub}))
+		},
+		want: []string{"warning expires-soon"}, phrases: []string{`The intermediate "Old sub" ends`},
 	},
 	{
 		name: "another name", server: served(names("www.example.com", "example.com")),
@@ -194,6 +218,27 @@ var certificates = []broken{
 			return with(p.intermediate.leaf(t, []*authority{p.intermediate, p.root}))
 		},
 		want: []string{"note superfluous"}, phrases: []string{`The root "Test root" is sent along`},
+	},
+	{
+		name: "root signed by another root too",
+		server: func(t testing.TB, p *pki) *tls.Config {
+			return with(p.intermediate.leaf(t, []*authority{p.intermediate, crossSigned(t, p)}))
+		},
+		want: []string{"note superfluous"}, phrases: []string{`another one of the CA "Test root", signed by "CN=Other root"`, "Leave it"},
+	},
+	{
+		name: "root signed by another root, which alone is in the pool",
+		server: func(t testing.TB, p *pki) *tls.Config {
+			return with(p.intermediate.leaf(t, []*authority{p.intermediate, crossSigned(t, p)}))
+		},
+		options: func(_ testing.TB, p *pki) doctor.Options { return doctor.Options{Roots: pool(p.other)} },
+	},
+	{
+		name: "two ways, of which one has ended",
+		server: func(t testing.TB, p *pki) *tls.Config {
+			return with(p.intermediate.leaf(t, []*authority{p.intermediate, crossSigned(t, p, validity(-48*time.Hour, -24*time.Hour))}))
+		},
+		want: []string{"warning expired"}, phrases: []string{"Clients that look for no other way", "Take it out"},
 	},
 	{
 		name: "superfluous, twice and expired",

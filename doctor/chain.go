@@ -147,8 +147,14 @@ func role(at int, cert *x509.Certificate) string {
 func (c *chainCheck) checkTime(at int, cert *x509.Certificate) {
 	what := "the " + role(at, cert)
 	if f, ok := explainTime(what, cert, c.now); ok {
+		if at > 0 && f.Cause == Expired {
+			f.Remedy = "Serve the chain that the CA gives out today, have the leaf issued anew if there is none for it, and give clients the CA's newer root if it has one."
+		}
 		c.findings = append(c.findings, f)
 		return
+	}
+	if at > 0 && !cert.NotAfter.Before(c.sent[0].NotAfter) {
+		return // whoever renews the leaf in time gets another chain with it
 	}
 	const share = 10
 	life, left := cert.NotAfter.Sub(cert.NotBefore), cert.NotAfter.Sub(c.now)
@@ -219,30 +225,40 @@ func (c *chainCheck) checkSent() {
 	if !c.anchored {
 		return
 	}
+	anchor := c.path[len(c.path)-1]
 	for i, cert := range sent {
-		used := slices.ContainsFunc(c.path, cert.Equal)
 		switch {
 		case slices.ContainsFunc(sent[:i], cert.Equal):
 			c.superfluous(Note, "Certificate %d, %s, is sent twice.", i+1, title(cert))
 		case i > 0 && selfSigned(cert):
 			c.superfluous(Note, "The root %s is sent along. Clients have their own or do not trust it, so that it only takes up room.", title(cert))
-		case !used && c.now.After(cert.NotAfter):
+		case slices.ContainsFunc(c.path, cert.Equal):
+		case c.now.After(cert.NotAfter):
 			c.findings = append(c.findings, found(Expired, Warning,
 				"Take it out of the server's file.",
 				"Certificate %d, %s, is not needed and has ended at %s. Clients that look for no other way fail on it.", i+1, title(cert), stamp(cert.NotAfter)))
-		case !used:
-			c.superfluous(Note, "Certificate %d, %s, is not needed for the way to %s.", i+1, title(cert), title(c.path[len(c.path)-1]))
+		case slices.ContainsFunc(c.path, func(ca *x509.Certificate) bool { return sameCA(cert, ca) }):
+			c.findings = append(c.findings, found(Superfluous, Note,
+				"Leave it as long as there are clients without that root.",
+				"Certificate %d is another one of the CA %s, signed by %s: only clients that do not have the root %s need it.", i+1, title(cert), quote(cert.Issuer.String()), title(anchor)))
+		default:
+			c.superfluous(Note, "Certificate %d, %s, is not needed for the way to %s.", i+1, title(cert), title(anchor))
 		}
 	}
 	if len(c.sent) > maxLinks {
 		c.superfluous(Warning, "%d certificates are sent; only the first %d are shown. Many clients refuse more than ten.", len(c.sent), maxLinks)
 	}
-	anchor := c.path[len(c.path)-1]
 	if !selfSigned(anchor) && !slices.ContainsFunc(sent, anchor.Equal) {
 		c.findings = append(c.findings, found(IncompleteChain, Warning,
 			"Put it into the server's file, after the certificate that it signed.",
 			"The intermediate %s is not sent. It is in the pool used here; a client that has only the root of %s refuses the chain.", title(anchor), quote(anchor.Issuer.String())))
 	}
+}
+
+// sameCA reports whether two certificates are of one CA's name and key, as when another
+// CA has signed a root.
+func sameCA(a, b *x509.Certificate) bool {
+	return bytes.Equal(a.RawSubject, b.RawSubject) && bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
 }
 
 func (c *chainCheck) superfluous(s Severity, detail string, v ...any) {
