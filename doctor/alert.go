@@ -25,8 +25,8 @@ type alert struct {
 // alerts has those that a handshake ends with in practice.
 var alerts = map[tls.AlertError]alert{
 	alertHandshakeFailure: {
-		HandshakeFailure, "found nothing that both can use: cipher suites, groups, signature algorithms. In TLS 1.2 a missing client certificate is told so too",
-		"Compare what both sides allow; a server whose only certificate is of a kind that the client does not know fails so as well.",
+		HandshakeFailure, "found nothing that both can use: cipher suites, groups, signature algorithms. Some servers say so too if they have no certificate for the name asked for, and in TLS 1.2 if they miss the client's",
+		"Compare what both sides allow; a server whose only certificate is of a kind that the client does not know fails so as well. Or ask for a name that the server has.",
 	},
 	42: {CertificateRefused, "refused the certificate that it was shown, and does not say why", refusedRemedy},
 	43: {

@@ -153,7 +153,12 @@ func TestExamineEnd(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	config := asking(tls.RequestClientCert)(t, p)
-	address := serveConn(t, func(conn net.Conn) { _ = tls.Server(conn, config).Handshake() })
-	r := examine(t, address, doctor.Options{Roots: pool(p.root)})
-	check(t, r, []string{"warning closed"}, []string{"without a word"})
+	for _, end := range []func(net.Conn){
+		func(net.Conn) {},
+		func(conn net.Conn) { _ = conn.(*net.TCPConn).SetLinger(0) }, // a reset
+	} {
+		address := serveConn(t, func(conn net.Conn) { _ = tls.Server(conn, config).Handshake(); end(conn) })
+		r := examine(t, address, doctor.Options{Roots: pool(p.root)})
+		check(t, r, []string{"warning closed"}, []string{"without a word"})
+	}
 }

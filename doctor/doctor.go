@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -153,7 +154,7 @@ func (x *examination) handshake(ctx context.Context, conn net.Conn) error {
 	}
 	_ = c.SetReadDeadline(end)
 	_, err := c.Read(make([]byte, 1))
-	if x.ended = errors.Is(err, io.EOF); x.ended || errors.Is(err, os.ErrDeadlineExceeded) {
+	if x.ended = errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET); x.ended || errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil // in the latter case it waits for a request
 	}
 	return err
@@ -178,17 +179,20 @@ func (x *examination) explain(ctx context.Context, err error) []Finding {
 func (x *examination) explainUnknownName(ctx context.Context, a tls.AlertError, err error) []Finding {
 	list := Explain(err)
 	if isIP(x.name) {
-		if list[0].Cause == UnknownName {
-			list[0].Remedy = "No server name was sent, since an IP address cannot be: ask for a name that the server has (keyturn doctor --servername NAME), or give it a default."
+		remedy := "No server name was sent, since an IP address cannot be: ask for a name that the server has (keyturn doctor --servername NAME), or give it a default."
+		if list[0].Cause != UnknownName {
+			remedy = list[0].Remedy + " " + remedy
 		}
+		list[0].Remedy = remedy
 		return list
 	}
-	if leaf := x.nameless(ctx); leaf != nil {
+	leaf := x.nameless(ctx)
+	switch {
+	case leaf != nil && leaf.VerifyHostname(x.name) != nil:
 		return []Finding{found(UnknownName, Error,
 			"Ask for a name that the server has, or give it a certificate for "+quote(x.name)+".",
 			"The server has no certificate for %s (alert %s). Asked for no name, it shows %s, which is for %s.", quote(x.name), alertName(a), title(leaf), some(namesOf(leaf, countNames(leaf))))}
-	}
-	if list[0].Cause == UnknownName {
+	case leaf == nil && list[0].Cause == UnknownName:
 		list[0].Detail += " Asked for no name, it does not answer either."
 	}
 	return list
@@ -205,6 +209,7 @@ func (x *examination) nameless(ctx context.Context) *x509.Certificate {
 	var leaf *x509.Certificate
 	c := tls.Client(conn, &tls.Config{
 		NextProtos:         x.NextProtos,
+		MinVersion:         tls.VersionTLS10,
 		InsecureSkipVerify: true, // it is looked at, and nothing is sent
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			leaf = cs.PeerCertificates[0]

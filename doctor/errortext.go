@@ -43,8 +43,12 @@ var errorTexts = []struct {
 func explainText(err error) []Finding {
 	text := err.Error()
 	for _, known := range errorTexts {
-		if strings.Contains(text, known.text) {
-			return []Finding{found(known.cause, Error, known.remedy, "%s", known.detail)}
+		if at := strings.Index(text, known.text); at >= 0 {
+			detail := known.detail
+			if known.cause == InvalidCertificate {
+				detail += " It says: " + shown(text[at:]) + "."
+			}
+			return []Finding{found(known.cause, Error, known.remedy, "%s", detail)}
 		}
 	}
 	return nil

@@ -29,6 +29,19 @@ var refusals = []broken{
 		want: []string{"error unknown-name"}, phrases: []string{`no certificate for "localhost" (alert "internal error")`, `"www.example.com"`},
 	},
 	{
+		name: "a certificate for the name, which is not given out for it",
+		server: func(t testing.TB, p *pki) *tls.Config {
+			cert := p.intermediate.leaf(t, p.full)
+			return &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				if hello.ServerName != "" {
+					return nil, errors.New("unknown name")
+				}
+				return &cert, nil
+			}}
+		},
+		want: []string{"error unknown-name"}, phrases: []string{"Its log has the reason"},
+	},
+	{
 		name: "no certificate for any name",
 		server: func(testing.TB, *pki) *tls.Config {
 			return &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("unknown name") }}
@@ -92,6 +105,13 @@ var refusals = []broken{
 		},
 	},
 	{
+		name: "certificate that Go cannot read",
+		server: func(t testing.TB, p *pki) *tls.Config {
+			return with(rewritten(t, p.root, p.root.leaf(t, nil), 1, "\x02\x02\x81\x05"))
+		},
+		want: []string{"error invalid-certificate"}, phrases: []string{"negative serial number"},
+	},
+	{
 		name: "another key",
 		server: func(t testing.TB, p *pki) *tls.Config {
 			c := with(p.intermediate.leaf(t, p.full))
@@ -141,6 +161,7 @@ var strangers = []struct {
 	}, "error closed", []string{"did not say why"}},
 	{"alert protocol_version", says("\x15\x03\x01\x00\x02\x02\x46"), "error protocol-version", []string{"TLS 1.2 and 1.3"}},
 	{"alert insufficient_security", says("\x15\x03\x01\x00\x02\x02\x47"), "error handshake-failure", []string{"stronger"}},
+	{"alert handshake_failure", says("\x15\x03\x03\x00\x02\x02\x28"), "error handshake-failure", []string{"no certificate for the name", "ask for a name"}},
 	{"alert unrecognized_name", says("\x15\x03\x03\x00\x02\x02\x70"), "error unknown-name", []string{`"unrecognized name"`}},
 	{"alert that is not known", says("\x15\x03\x03\x00\x02\x02\xfa"), "error handshake-failure", []string{"alert"}},
 }
@@ -163,6 +184,13 @@ func TestExamineStrangers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestExamineAddress: some servers say handshake_failure to who asks for no name.
+func TestExamineAddress(t *testing.T) {
+	t.Parallel()
+	r := doctor.Examine(t.Context(), serveConn(t, says("\x15\x03\x03\x00\x02\x02\x28")), doctor.Options{})
+	check(t, r, []string{"error handshake-failure"}, []string{"No server name was sent", "--servername NAME"})
 }
 
 func TestExamineUnreachable(t *testing.T) {

@@ -117,7 +117,7 @@ func TestHostileNames(t *testing.T) {
 
 // rewritten changes one element of a leaf's TBSCertificate (RFC 5280, section 4.1), for
 // what crypto/x509 does not issue, and signs it again.
-func rewritten(t *testing.T, by *authority, cert tls.Certificate, element int, der string) tls.Certificate {
+func rewritten(t testing.TB, by *authority, cert tls.Certificate, element int, der string) tls.Certificate {
 	t.Helper()
 	var outer struct {
 		TBS       []asn1.RawValue
