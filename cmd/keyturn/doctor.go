@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -135,7 +136,7 @@ func serverNameOf(cmd *cobra.Command, name string) (string, error) {
 	if !cmd.Flags().Changed("servername") {
 		return "", nil
 	}
-	if ip := net.ParseIP(name); name == "" || ip == nil && strings.ContainsAny(name, "/:@ ") {
+	if ip := net.ParseIP(name); strings.Trim(name, ".") == "" || ip == nil && strings.ContainsAny(name, "/:@ ") {
 		return "", fmt.Errorf("--servername is %.100q: it is a name alone, without a port", name)
 	}
 	return toASCII(name)
@@ -187,6 +188,8 @@ func keyPairOf(cert, key string) (*tls.Certificate, error) {
 	}
 	pair, err := tls.X509KeyPair(chain, private)
 	switch {
+	case err != nil && bytes.Contains(private, []byte("ENCRYPTED")): // in both kinds of header
+		return nil, fmt.Errorf("the private key in %s is encrypted: decrypt it first, as with openssl pkey", cmp.Or(key, cert))
 	case err != nil && key == "":
 		return nil, fmt.Errorf("--cert %s: %w; give the file of its private key with --key", cert, err)
 	case err != nil:
