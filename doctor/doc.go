@@ -30,8 +30,8 @@
 //	stale                  a rotation was not taken over, see below
 //
 // The constants have the others. A finding is an error if a client that does what
-// RFC 5280 and RFC 9525 say refuses the connection, or the server does; a warning if
-// some clients do, or soon will; else a note.
+// RFC 5280 and RFC 9525 say refuses the connection, or the server does or ought to; a
+// warning if some clients do, or soon will; else a note.
 //
 // # A rotation that was not taken over
 //
@@ -62,7 +62,8 @@
 // It opens one or two connections, sends nothing over them but the handshake, and
 // fetches nothing else: a URL in a certificate is named, not followed. It does not ask
 // whether a certificate is revoked, does not try what ciphers a server has, and speaks
-// no STARTTLS; Options.Dial can.
+// no STARTTLS; Options.Dial can. With TLS 1.3 a server can refuse after the handshake:
+// that is waited for only if it asked for a client certificate.
 //
 // What a server sends is hostile until it is known better. Every string of it in a
 // report or finding is cut and has what a terminal could take for a command escaped,
