@@ -97,6 +97,8 @@
 //	none covers server name "…"        No certificate has the name that the client asked
 //	                                   for: put one, or set a default. A wildcard covers
 //	                                   one label: *.example.com is not a.b.example.com.
+//	there is none at all               Nothing was put, or all of it was refused: observe
+//	                                   the Store, which says why.
 //	client sent no server name         It connected to an address: put a certificate with
 //	                                   that IP address in it, or set a default.
 //	signed by unknown authority        The pool lacks the root (wrong pool), or the peer

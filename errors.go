@@ -86,12 +86,17 @@ type UnknownNameError struct {
 	// Local is the address the client connected to, if Name is empty and the
 	// address is known.
 	Local netip.Addr
+
+	// Empty is true if the Store has no certificate at all.
+	Empty bool
 }
 
 // Error returns the message, with the name quoted.
 func (e *UnknownNameError) Error() string {
 	const remedy = "put one that covers it or set a default"
 	switch {
+	case e.Empty:
+		return "keyturn: choosing a certificate: there is none at all; put one"
 	case e.Name != "":
 		return fmt.Sprintf("keyturn: choosing a certificate: none covers server name %q; %s", e.Name, remedy)
 	case e.Local.IsValid():

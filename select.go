@@ -165,7 +165,7 @@ func localAddr(conn net.Conn) netip.Addr {
 // refuseUnknown returns the error for a handshake that nothing fits.
 func (s *Store) refuseUnknown(hello *tls.ClientHelloInfo) error {
 	const most = 255
-	err := &UnknownNameError{Name: hello.ServerName}
+	err := &UnknownNameError{Name: hello.ServerName, Empty: s.Len() == 0}
 	if err.Name == "" {
 		err.Local = localAddr(hello.Conn)
 	} else if len(err.Name) > most {

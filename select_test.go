@@ -192,7 +192,14 @@ func TestSelectByAddress(t *testing.T) {
 }
 
 func TestUnknownName(t *testing.T) {
+	root := newRoot(t, "root")
 	var store keyturn.Store
+	_, err := store.GetCertificate(&tls.ClientHelloInfo{ServerName: "a.test"})
+	var unknown *keyturn.UnknownNameError
+	if !errors.As(err, &unknown) || !unknown.Empty || !strings.Contains(err.Error(), "there is none at all") {
+		t.Errorf("an empty store: %v", err)
+	}
+	put(t, &store, "other", root.leaf(t, names("other.test")))
 	for _, test := range []struct {
 		hello *tls.ClientHelloInfo
 		want  string
@@ -203,8 +210,7 @@ func TestUnknownName(t *testing.T) {
 		{&tls.ClientHelloInfo{}, "the local address is unknown; set a default"},
 	} {
 		_, err := store.GetCertificate(test.hello)
-		var unknown *keyturn.UnknownNameError
-		if !errors.As(err, &unknown) || !strings.Contains(err.Error(), test.want) {
+		if !errors.As(err, &unknown) || unknown.Empty || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%.20q: error %v, want one with %s", test.hello.ServerName, err, test.want)
 		}
 	}
@@ -212,7 +218,6 @@ func TestUnknownName(t *testing.T) {
 	if got := chosen(t, &store, &tls.ClientHelloInfo{ServerName: "a.test"}); got != "" {
 		t.Errorf("chose %q for a default that is not there", got)
 	}
-	root := newRoot(t, "root")
 	put(t, &store, "to come", root.leaf(t, names("default.test")))
 	if got := chosen(t, &store, &tls.ClientHelloInfo{ServerName: "a.test"}); got != "to come" {
 		t.Errorf("chose %q, want the default that came", got)

@@ -3,8 +3,10 @@
 package reload
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/keyturn/keyturn"
 )
@@ -109,12 +111,11 @@ func (p *pair) check(c content, passphrase func(string) ([]byte, error)) (*versi
 		return nil, err
 	}
 	cert, _ := scratch.Get(p.id)
-	info, _ := scratch.Info(p.id)
 	return &version{
 		identity: sumOf(cert.Certificate...),
 		put:      func() error { return p.store.Put(p.id, *cert) },
 		message:  "certificate is live",
-		attrs:    []any{"id", p.id, "names", info.Names, "serial", fmt.Sprintf("%x", cert.Leaf.SerialNumber), "not_after", cert.Leaf.NotAfter},
+		attrs:    []any{"id", p.id, "names", altNames(cert.Leaf), "serial", fmt.Sprintf("%x", cert.Leaf.SerialNumber), "not_after", cert.Leaf.NotAfter},
 		warnings: warnings,
 	}, nil
 }
@@ -126,4 +127,16 @@ func unwrap(err error) error {
 		return inner
 	}
 	return err
+}
+
+// altNames returns all that a peer could ask for, or believe, the certificate by.
+func altNames(leaf *x509.Certificate) []string {
+	names := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range leaf.URIs {
+		names = append(names, u.String())
+	}
+	return names
 }

@@ -229,7 +229,7 @@ func (w *Watcher) feed(all []*finding) error {
 	}
 	for key, st := range w.states {
 		if !current[key] && !st.live { // all that is known of it is its fault
-			w.logger.Info(recovered, "from", st.item.String())
+			w.logger.Info(recovered+": those at fault are gone", "from", st.item.String())
 			delete(w.states, key)
 		}
 	}
@@ -238,7 +238,7 @@ func (w *Watcher) feed(all []*finding) error {
 
 // recovered is logged at the end of a fault. Half of a pair that was never live, or one of
 // two that have one id, is put right by removing it.
-const recovered = "certificate files are good again, or gone"
+const recovered = "certificate files are good again"
 
 // record keeps and logs what became of f.
 func (w *Watcher) record(st *state, f *finding) {

@@ -143,11 +143,12 @@ func (w *Watcher) start(newNotifier func(chan<- struct{}) (notifier, error)) (er
 
 func (w *Watcher) run() {
 	for {
+		asked := false
 		select {
 		case <-w.stop:
 			return
 		case <-w.signals:
-			w.logger.Info("reading certificate files anew, on a signal")
+			asked = true
 		case <-w.ticker.C:
 		case <-w.changes:
 			if !w.wait(gather) {
@@ -158,7 +159,14 @@ func (w *Watcher) run() {
 			default:
 			}
 		}
-		_ = w.Reload() // which has logged it
+		err := w.Reload() // which has logged what is new in it
+		switch {
+		case !asked || errors.Is(err, errClosed):
+		case err != nil:
+			w.logger.Warn("certificate files were read, on a signal; some are bad", "error", err)
+		default:
+			w.logger.Info("certificate files were read, on a signal; all are good")
+		}
 	}
 }
 

@@ -7,6 +7,8 @@
 //
 //	go run ./examples/client --cert client.pem --key client-key.pem --ca ca.pem https://localhost:8443/
 //
+// examples/README.md makes such files.
+//
 // One Store and one Trust are for one destination: a program with several has a pair of
 // them, and a Transport, for each.
 package main

@@ -4,7 +4,7 @@
 // of cron, into the same two files. It reads them on SIGHUP and every --interval, and calls
 // Update. Files that are bad are reported, and the certificate before them stays.
 //
-//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost
+//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost,127.0.0.1
 //	go run ./examples/cron --cert cert.pem --key key.pem
 //	curl --cacert cert.pem https://localhost:8443/
 //
@@ -47,6 +47,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	interval := flags.Duration("interval", time.Minute, "time between two looks at the files")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *interval <= 0 {
+		return errors.New("--interval must be more than 0")
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

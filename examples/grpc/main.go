@@ -7,10 +7,11 @@
 // and calls that had no answer yet are tried again, as the client's service config says. The
 // server answers health checks, so that it needs no protoc.
 //
+//	cd examples/grpc # a module of its own
 //	go run . server --cert server.pem --key server-key.pem --ca ca.pem
 //	go run . client --cert client.pem --key client-key.pem --ca ca.pem
 //
-// To change the CA, give both sides the old one and the new one, then change the
+// ../README.md makes such files. To change the CA, give both sides the old one and the new one, then change the
 // certificates, then take the old one away.
 package main
 

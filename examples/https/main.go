@@ -5,7 +5,7 @@
 // the new certificate at once. Those that are open are asked to close, by "Connection:
 // close" and GOAWAY, and are cut if they still are there after the time of --drain.
 //
-//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost
+//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost,127.0.0.1
 //	go run ./examples/https --cert cert.pem --key key.pem
 //	curl --cacert cert.pem https://localhost:8443/
 package main

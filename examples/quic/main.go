@@ -5,7 +5,8 @@
 // connection that resumes no session gets the new one. Clients may resume sessions, and send
 // with their first packets (0-RTT), as with any other config.
 //
-//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost
+//	cd examples/quic # a module of its own
+//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost,127.0.0.1
 //	go run . server --cert cert.pem --key key.pem
 //	go run . client --ca cert.pem
 //

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command tls is a server of a protocol of its own over crypto/tls, which sends every
-// line back. Its certificate changes while it runs: put new files in the place of those
+// line of up to 64 KiB back. Its certificate changes while it runs: put new files in the place of those
 // before. Connections with the old certificate end after their next line, or are cut after
 // the time of --drain.
 //
-//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost
+//	go run "$(go env GOROOT)/src/crypto/tls/generate_cert.go" --host localhost,127.0.0.1
 //	go run ./examples/tls --cert cert.pem --key key.pem
 //	openssl s_client -quiet -CAfile cert.pem -connect localhost:8444
 package main
