@@ -106,19 +106,19 @@ var notInLabel = func() (table [256]byte) {
 // hasUpper reports whether name has an upper-case letter of ASCII.
 func hasUpper(name string) bool {
 	for ; len(name) > 8; name = name[8:] {
-		if between(word(name), 'A', 'Z') != 0 {
+		if upperBytes(word(name)) != 0 {
 			return true
 		}
 	}
-	return name != "" && between(lastWord(name), 'A', 'Z') != 0
+	return name != "" && upperBytes(lastWord(name)) != 0
 }
 
-// between sets the top bit of each byte of x that is from low to high, which are of ASCII.
-func between(x uint64, low, high byte) uint64 {
-	// In each byte, the sums have the top bit if its low 7 bits are at least low, and
-	// above high.
-	y := x &^ topBits
-	return (y + uint64(0x80-low)*eachByte) &^ (y + uint64(0x7f-high)*eachByte) &^ x & topBits
+// upperBytes sets the top bit of each byte of x that is an upper-case letter of ASCII.
+func upperBytes(x uint64) uint64 {
+	// In each byte, the sums have the top bit if its low 7 bits are at least 'A', and
+	// above 'Z'.
+	low := x &^ topBits
+	return (low + (0x80-'A')*eachByte) &^ (low + (0x7f-'Z')*eachByte) &^ x & topBits
 }
 
 // word is the first 8 bytes of s.
