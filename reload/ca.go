@@ -53,10 +53,10 @@ type pool struct {
 	set  func(*x509.CertPool)
 }
 
-func (p *pool) items() ([]item, error) { return []item{p}, nil }
-func (p *pool) key() any               { return p }
-func (p *pool) held() bool             { return true }
-func (p *pool) String() string         { return "CA certificates of " + p.path }
+func (p *pool) items() ([]item, []string, error) { return []item{p}, nil, nil }
+func (p *pool) key() any                         { return p }
+func (p *pool) held() bool                       { return true }
+func (p *pool) String() string                   { return "CA certificates of " + p.path }
 
 func (p *pool) paths() []string {
 	files, err := p.files()

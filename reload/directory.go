@@ -47,24 +47,13 @@ type directory struct {
 
 func (d *directory) String() string { return "directory " + d.dir }
 
-// paths returns the folders too, since those that are empty may get a pair later.
-func (d *directory) paths() []string {
-	paths := []string{d.dir}
-	entries, _ := list(d.dir) // items returns the error
-	for _, e := range entries {
-		path := filepath.Join(d.dir, e.Name())
-		if !strings.HasPrefix(e.Name(), ".") && isDir(path, e) {
-			paths = append(paths, path)
-		}
-	}
-	return paths
-}
-
-// items returns a pair for each id, and for an id in two forms a fault.
-func (d *directory) items() ([]item, error) {
+// items returns a pair for each id, and for an id in two forms a fault; and all folders,
+// since those that are empty may get a pair later.
+func (d *directory) items() ([]item, []string, error) {
+	folders := []string{d.dir}
 	entries, err := list(d.dir)
 	if err != nil {
-		return nil, err
+		return nil, folders, err
 	}
 	files := make(map[string][]string) // endings by id
 	for _, e := range entries {
@@ -72,9 +61,14 @@ func (d *directory) items() ([]item, error) {
 		if strings.HasPrefix(name, ".") {
 			continue
 		}
+		path := filepath.Join(d.dir, name)
+		folder := isDir(path, e)
+		if folder {
+			folders = append(folders, path)
+		}
 		if id, ending, ok := split(name); ok {
 			files[id] = append(files[id], ending)
-		} else if isDir(filepath.Join(d.dir, name), e) {
+		} else if folder {
 			files[name] = append(files[name], "/")
 		}
 	}
@@ -92,10 +86,10 @@ func (d *directory) items() ([]item, error) {
 		}
 	}
 	if len(all) == 0 {
-		return nil, errors.New("no certificate with its key is in it; is it the right one, and is it mounted?")
+		return nil, folders, errors.New("no certificate with its key is in it; is it the right one, and is it mounted?")
 	}
 	slices.SortFunc(all, func(a, b item) int { return strings.Compare(a.String(), b.String()) })
-	return all, nil
+	return all, folders, nil
 }
 
 // endings of files, the longer before those that they end in.

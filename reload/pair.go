@@ -38,8 +38,8 @@ type pairKey struct {
 	id    string
 }
 
-func (p *pair) items() ([]item, error) { return []item{p}, nil }
-func (p *pair) key() any               { return pairKey{p.store, p.id} }
+func (p *pair) items() ([]item, []string, error) { return []item{p}, nil, nil }
+func (p *pair) key() any                         { return pairKey{p.store, p.id} }
 
 func (p *pair) held() bool {
 	_, ok := p.store.Info(p.id)

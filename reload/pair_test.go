@@ -196,7 +196,7 @@ type slowPair struct {
 	after, each func()
 }
 
-func (s *slowPair) items() ([]item, error) { return []item{s}, nil }
+func (s *slowPair) items() ([]item, []string, error) { return []item{s}, nil, nil }
 
 func (s *slowPair) read() (content, error) {
 	c, err := s.pair.read()
@@ -268,7 +268,7 @@ type acrossSwap struct {
 	swap func()
 }
 
-func (s *acrossSwap) items() ([]item, error) { return []item{s}, nil }
+func (s *acrossSwap) items() ([]item, []string, error) { return []item{s}, nil, nil }
 
 func (s *acrossSwap) read() (content, error) {
 	before, err := s.pair.read()

@@ -102,13 +102,10 @@ func (w *Watcher) find() []*finding {
 	var all []*finding
 	// A folder that is new is watched only after it was listed: so list it again.
 	for range 3 {
-		all = w.list()
+		var paths []string
+		all, paths = w.list()
 		if w.notify == nil {
 			break
-		}
-		var paths []string
-		for _, source := range w.sources {
-			paths = append(paths, source.paths()...)
 		}
 		for _, f := range all {
 			paths = append(paths, f.item.paths()...)
@@ -124,8 +121,8 @@ func (w *Watcher) find() []*finding {
 	return all
 }
 
-func (w *Watcher) list() []*finding {
-	var all []*finding
+// list returns the items, and the folders to watch for more.
+func (w *Watcher) list() (all []*finding, folders []string) {
 	taken := make(map[any]bool)
 	add := func(source Source, it item) {
 		if taken[it.key()] {
@@ -136,7 +133,8 @@ func (w *Watcher) list() []*finding {
 	}
 	lost := make(map[Source]bool)
 	for _, source := range w.sources {
-		items, err := source.items()
+		items, more, err := source.items()
+		folders = append(folders, more...)
 		if err != nil {
 			lost[source] = true
 			items = []item{&broken{of: source, text: source.String(), err: err}}
@@ -154,7 +152,7 @@ func (w *Watcher) list() []*finding {
 			delete(w.states, key)
 		}
 	}
-	return all
+	return all, folders
 }
 
 var errTwice = errors.New("another source feeds the same; leave one of them out, or give it another id")

@@ -11,12 +11,10 @@ import (
 // A Source is files, and what they feed. [KeyPair], [PEM], [Directory] and [CAs] make
 // Sources. They read nothing yet, and may be given to several calls of [Watch].
 type Source interface {
-	// items returns what is to be kept, as the files say now. An error is about
-	// finding them, not about any one of them.
-	items() ([]item, error)
-
-	// paths returns what to watch for new items; a folder stands for all in it.
-	paths() []string
+	// items returns what is to be kept, as the files say now, and the folders to watch
+	// for more of it. An error is about finding them, not about any one of them; the
+	// folders then are to be watched for its end.
+	items() (items []item, folders []string, err error)
 
 	String() string
 }
