@@ -240,6 +240,9 @@ func (d *dev) turn(ctx context.Context, change replica.Change) {
 		return
 	}
 	c, err := d.in.manager.Get(ctx, change.ID)
+	if ctx.Err() != nil {
+		return // it is being stopped in the middle of a turn
+	}
 	if err != nil {
 		d.in.logger.Warn("a turn cannot be described", "managed_id", change.ID, "error", err)
 		return
