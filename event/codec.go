@@ -164,6 +164,27 @@ func (c *codec) duration(t tag, v *time.Duration) {
 	*v = time.Duration(n)
 }
 
+// signed is a duration that may be below zero, in two's complement.
+func (c *codec) signed(t tag, v *time.Duration) {
+	n := uint64(*v)
+	c.uint(t, &n)
+	*v = time.Duration(n)
+}
+
+// keyIDs is a list of at most limit key ids.
+func (c *codec) keyIDs(t tag, v *[]seal.KeyID, limit int) {
+	if !c.decoding {
+		for i := range *v {
+			c.put(t, (*v)[i][:])
+		}
+	} else if c.is(t) {
+		var id seal.KeyID
+		if c.keyID(t, &id); c.err == nil {
+			add(c, v, limit, id)
+		}
+	}
+}
+
 func (c *codec) keyID(t tag, v *seal.KeyID) {
 	if !c.decoding {
 		c.put(t, v[:])

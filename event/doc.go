@@ -3,7 +3,7 @@
 // Package event defines the entries that travel on the bus, and their
 // encoding.
 //
-// An entry is an [Event]: a header and a body, signed by a manager. [Sign]
+// An entry is an [Event]: a header and a body, signed, most by a manager. [Sign]
 // makes one, [Open] verifies and decodes one. The signature covers the bytes as
 // they are transmitted, which are never encoded again, and with them the
 // tenant and the key under which the entry stands: an entry copied to another
@@ -20,6 +20,17 @@
 //	IssuerState  conf/issuer/<name>   what an issuer keeps, sealed to managers
 //	Group        conf/group/<name>    a group's public key
 //	LogInfo      conf/log             the log's epoch
+//	BusInfo      conf/bus             how to reach the bus, and what signs its credentials
+//	ManagerChain conf/managers        who may sign: a chain of ManagerSet
+//	JoinToken    token/<id>           a join token, without its secret
+//	JoinRequest  join/<id>            a host that wants to join, signed by the token
+//	Member       member/<group>/<id>  a host that joined: its rights, and the group's
+//	                                  keys sealed to it
+//
+// And on the board:
+//
+//	Beacon       beacon/<group>                 what the group's replicas should have
+//	Receipt      receipt/<group>/<id>/<page>    what a replica has, signed by the member
 //
 // # Encoding
 //

@@ -39,6 +39,14 @@ const (
 	TypeIssuerState
 	TypeGroup
 	TypeLogInfo
+	TypeBusInfo
+	TypeManagerChain
+	TypeManagerSet
+	TypeJoinToken
+	TypeJoinRequest
+	TypeMember
+	TypeReceipt
+	TypeBeacon
 )
 
 // An Event is an entry of the bus, verified and decoded.
@@ -54,8 +62,7 @@ type Event struct {
 	Body Body
 }
 
-// A Body is one of *Certificate, *Removal, *State, *Names, *Config,
-// *IssuerState, *Group and *LogInfo.
+// A Body is a pointer to one of the types that the package comment lists.
 type Body interface {
 	kind() Type
 	// key is the only key under which this body may stand.
@@ -217,6 +224,22 @@ func newBody(t Type) Body {
 		return new(Group)
 	case TypeLogInfo:
 		return new(LogInfo)
+	case TypeBusInfo:
+		return new(BusInfo)
+	case TypeManagerChain:
+		return new(ManagerChain)
+	case TypeManagerSet:
+		return new(ManagerSet)
+	case TypeJoinToken:
+		return new(JoinToken)
+	case TypeJoinRequest:
+		return new(JoinRequest)
+	case TypeMember:
+		return new(Member)
+	case TypeReceipt:
+		return new(Receipt)
+	case TypeBeacon:
+		return new(Beacon)
 	}
 	return nil
 }

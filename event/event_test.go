@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,7 @@ import (
 	"github.com/keyturn/keyturn/seal"
 )
 
-var update = flag.Bool("update", false, "write the golden events anew: only for a new type")
+var update = flag.Bool("update", false, "write the golden events that are missing: for a new type")
 
 var at = time.Date(2026, 11, 22, 12, 0, 0, 5, time.UTC)
 
@@ -60,6 +61,39 @@ func bodies() []Body {
 	}
 }
 
+// fleet has one of each of the types that came with joins and receipts.
+func fleet() []Body {
+	request := JoinRequest{
+		ID: "AAAAAAAAAAA", Group: "web", Name: "lb1.example.com", SealKey: fixedGroupKey(), SignKey: bytes.Repeat([]byte{7}, 32), User: "UABC",
+	}
+	former := []FormerKey{{ID: seal.KeyID{1}, At: at, Reason: ReasonCompromised}}
+	return []Body{
+		&BusInfo{URLs: []string{"tls://bus.example.com:4222"}, Roots: [][]byte{[]byte("root")}, Sealed: []byte("sealed")},
+		&ManagerChain{Sets: [][]byte{[]byte("set")}},
+		&ManagerSet{Serial: 3, Keys: []ManagerKey{{Name: "first", Key: bytes.Repeat([]byte{7}, 32), Added: at}}},
+		&JoinToken{
+			ID: "AAAAAAAAAAA", Group: "web", Key: bytes.Repeat([]byte{7}, 32), Created: at, Expires: at.Add(time.Minute),
+			Request: []byte("hash"), Used: at,
+		},
+		&request,
+		&Member{JoinRequest: request, Grant: "jwt", Joined: at, Revoked: at, Keys: [][]byte{[]byte("sealed")}},
+		&Receipt{
+			Group: "web", Member: "AAAAAAAAAAA", Page: 0, Pages: 2, Program: "v1", Started: at, Following: true, Position: "log:7",
+			Error: "lost", Skew: -time.Second, Beacon: at, Differs: true, Healed: 2, Budget: at, Keys: []seal.KeyID{{1}, {2}},
+			Certificates: []Received{{
+				ID: "AAAAAAAAAAA", Version: Version{1, 2}, Removed: true, At: at, Served: at, Lag: -time.Millisecond, Error: "bad",
+			}},
+			Proofs: [][]byte{[]byte("event")},
+		},
+		&Beacon{Group: "web", Position: "log:7", Count: 3, Digest: NewDigest(map[string]Version{"AAAAAAAAAAA": {1, 2}})},
+		&Group{Name: "web", Key: fixedGroupKey(), Retiring: former, Retired: former, Removed: true},
+		&State{ID: "AAAAAAAAAAA", Spec: spec(), Mark: &Mark{Reason: ReasonCompromised, At: at}},
+	}
+}
+
+// all is bodies and fleet.
+func all() []Body { return append(bodies(), fleet()...) }
+
 func fixedGroupKey() []byte {
 	b, err := os.ReadFile("testdata/golden/group.pub")
 	if err != nil {
@@ -92,7 +126,7 @@ func sign(t testing.TB, k *seal.SigningKey, b Body) []byte {
 
 func TestRoundTrip(t *testing.T) {
 	k, trusted := signer(t)
-	for _, b := range bodies() {
+	for _, b := range all() {
 		data := sign(t, k, b)
 		for what, open := range map[string]func() (*Event, error){
 			"Open":    func() (*Event, error) { return Open(trusted, tenant, b.key(), data) },
@@ -115,7 +149,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestEveryByteCounts(t *testing.T) {
 	k, trusted := signer(t)
-	for _, b := range bodies() {
+	for _, b := range all() {
 		data := sign(t, k, b)
 		for i := range data {
 			for _, bit := range []byte{1, 0x80} {
@@ -248,43 +282,48 @@ func TestSignRefusesWhatNobodyWouldTake(t *testing.T) {
 // TestGolden holds the encoding to what was released: readers must go on
 // reading these files.
 func TestGolden(t *testing.T) {
-	pub := filepath.Join("testdata", "golden", "managers.pub")
-	if *update {
+	for i, b := range bodies() {
+		wantGolden(t, "managers.pub", fmt.Sprintf("v1-%02d", i+1), b)
+	}
+	for i, b := range fleet() {
+		name := fmt.Sprintf("v1-fleet-%02d", i+1)
+		wantGolden(t, name+".pub", name, b)
+	}
+}
+
+// wantGolden holds b to a file, signed by the key that stands in another.
+func wantGolden(t *testing.T, pub, name string, b Body) {
+	t.Helper()
+	path := filepath.Join("testdata", "golden", name+".hex")
+	pub = filepath.Join("testdata", "golden", pub)
+	if _, err := os.Stat(path); *update && errors.Is(err, fs.ErrNotExist) {
 		k, trusted := signer(t)
 		if err := seal.WriteVerifyKeyFile(pub, trusted...); err != nil {
 			t.Fatal(err)
 		}
-		for _, b := range bodies() {
-			if err := os.WriteFile(golden(b), []byte(hex.EncodeToString(sign(t, k, b))+"\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		if err := os.WriteFile(path, []byte(hex.EncodeToString(sign(t, k, b))+"\n"), 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 	trusted, err := seal.ReadVerifyKeyFile(pub)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range bodies() {
-		text, err := os.ReadFile(golden(b))
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := hex.DecodeString(strings.TrimSpace(string(text)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := Open(trusted, tenant, b.key(), data)
-		if err != nil {
-			t.Fatalf("%T: %v", b, err)
-		}
-		if d := cmp.Diff(b, e.Body); d != "" {
-			t.Errorf("%T (-want +got):\n%s", b, d)
-		}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func golden(b Body) string {
-	return filepath.Join("testdata", "golden", fmt.Sprintf("v1-%02d.hex", b.kind()))
+	data, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(trusted, tenant, b.key(), data)
+	if err != nil {
+		t.Fatalf("%T: %v", b, err)
+	}
+	if d := cmp.Diff(b, e.Body); d != "" {
+		t.Errorf("%T (-want +got):\n%s", b, d)
+	}
 }
 
 func TestIDs(t *testing.T) {
@@ -318,7 +357,7 @@ func TestNamesKeyIgnoresOrder(t *testing.T) {
 // FuzzEnvelope feeds whatever bytes a bus may deliver.
 func FuzzEnvelope(f *testing.F) {
 	k, trusted := signer(f)
-	for _, b := range bodies() {
+	for _, b := range all() {
 		f.Add(sign(f, k, b))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -335,7 +374,7 @@ func FuzzEnvelope(f *testing.F) {
 // FuzzPayload feeds payloads that are correctly signed. What decodes must
 // encode to something that decodes to the same.
 func FuzzPayload(f *testing.F) {
-	for _, b := range bodies() {
+	for _, b := range all() {
 		f.Add(encode(&payload{kind: uint64(b.kind()), tenant: tenant, key: b.key(), body: encode(b)}))
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {

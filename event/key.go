@@ -18,8 +18,12 @@ const Managers = "_managers"
 
 // Keys of the entries that exist once.
 const (
-	ConfigKey  = "conf/shared"
-	LogInfoKey = "conf/log"
+	ConfigKey   = "conf/shared"
+	LogInfoKey  = "conf/log"
+	BusInfoKey  = "conf/bus"
+	ManagersKey = "conf/managers"
+
+	managerSetKey = "conf/managers/set" // inside ManagersKey's entry, never on the bus
 )
 
 // StateScope is the scope that managers follow.
@@ -72,6 +76,36 @@ func IssuerKey(name string) string { return "conf/issuer/" + name }
 
 // GroupKey is the key of a group's public key.
 func GroupKey(group string) string { return "conf/group/" + group }
+
+// Scopes of the log that those who look after joins follow.
+const (
+	JoinScope   = "join"
+	TokenScope  = "token"
+	MemberScope = "member"
+)
+
+// TokenKey is the key of a join token.
+func TokenKey(id string) string { return TokenScope + "/" + id }
+
+// JoinKey is the key of a request to join.
+func JoinKey(id string) string { return JoinScope + "/" + id }
+
+// MemberKey is the key of a member.
+func MemberKey(group, id string) string { return MemberScope + "/" + group + "/" + id }
+
+// Scopes of the board.
+const (
+	BeaconScope  = "beacon"
+	ReceiptScope = "receipt"
+)
+
+// BeaconKey is the key of a group's beacon.
+func BeaconKey(group string) string { return BeaconScope + "/" + group }
+
+// ReceiptKey is the key of a page of a member's receipt.
+func ReceiptKey(group, member string, page uint64) string {
+	return fmt.Sprintf("%s/%s/%s/%d", ReceiptScope, group, member, page)
+}
 
 // NamesKey is the key under which a set of names is claimed in a group: the
 // first 16 bytes of a SHA-256, in hexadecimal. The order of names does not

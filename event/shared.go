@@ -5,6 +5,7 @@ package event
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/keyturn/keyturn/seal"
 )
@@ -141,12 +142,44 @@ type Group struct {
 	Name string
 	// Key is a seal.PublicKey.
 	Key []byte
+	// Retiring are former keys to which certificates are still sealed; replicas
+	// keep them.
+	Retiring []FormerKey
+	// Retired are former keys that nothing needs any more, the newest last.
+	Retired []FormerKey
+	// Removed says that the group was removed: no certificate, no member is left,
+	// and its name can be used for a new one.
+	Removed bool
+}
+
+// A FormerKey was a group's key until At, and, once it is retired, nothing has
+// needed it since At.
+type FormerKey struct {
+	ID seal.KeyID
+	At time.Time
+	// Reason is one of the reasons for a generation.
+	Reason string
 }
 
 const (
 	groupName tag = iota + 1
 	groupKey
+	groupRetiring tag = optional | iota
+	groupRetired
+	groupRemoved
 )
+
+const (
+	formerID tag = iota + 1
+	formerAt
+	formerReason
+)
+
+func (k *FormerKey) fields(f *codec) {
+	f.keyID(formerID, &k.ID)
+	f.time(formerAt, &k.At)
+	f.string(formerReason, &k.Reason, maxWord)
+}
 
 func (g *Group) kind() Type  { return TypeGroup }
 func (g *Group) key() string { return GroupKey(g.Name) }
@@ -154,6 +187,9 @@ func (g *Group) key() string { return GroupKey(g.Name) }
 func (g *Group) fields(f *codec) {
 	f.string(groupName, &g.Name, maxWord)
 	f.bytes(groupKey, &g.Key)
+	messages(f, groupRetiring, &g.Retiring, MaxKeys)
+	messages(f, groupRetired, &g.Retired, MaxHistory)
+	f.bool(groupRemoved, &g.Removed)
 }
 
 func (g *Group) check() error {

@@ -22,6 +22,12 @@ const (
 	ReasonRenewal = "renewal" // by the schedule
 	ReasonRekey   = "rekey"   // because somebody asked
 	ReasonRemoved = "removed"
+	// ReasonCompromised: somebody who should not may know the private key.
+	ReasonCompromised = "compromised"
+	// ReasonGroupKey: the group has a new key.
+	ReasonGroupKey = "group-key"
+	// ReasonRollback: the log had lost a newer generation.
+	ReasonRollback = "rollback"
 )
 
 // State is what managers know of one managed certificate. Appending it is the
@@ -38,6 +44,8 @@ type State struct {
 	Claim *Claim
 	// Failure is set after a failed attempt and cleared by a success.
 	Failure *Failure
+	// Mark is set while the certificate waits to be made anew before it is due.
+	Mark *Mark
 	// History has the newest generation last, at most MaxHistory of them.
 	History []Record
 	// Current is the whole signed Certificate or Removal event, as it stands,
@@ -74,6 +82,13 @@ type Claim struct {
 	At          time.Time
 }
 
+// A Mark says that the next generation is due at once. The generation clears
+// it.
+type Mark struct {
+	Reason string
+	At     time.Time
+}
+
 // A Failure is the last failed attempt in a row of Attempts.
 type Failure struct {
 	Attempts uint64
@@ -105,6 +120,7 @@ const (
 	stateFailure
 	stateRecord
 	stateCurrent
+	stateMark tag = optional | iota
 )
 
 func (s *State) kind() Type  { return TypeState }
@@ -120,6 +136,7 @@ func (s *State) fields(f *codec) {
 	pointer(f, stateFailure, &s.Failure)
 	messages(f, stateRecord, &s.History, MaxHistory)
 	f.bytes(stateCurrent, &s.Current)
+	pointer(f, stateMark, &s.Mark)
 }
 
 func (s *State) check() error {
@@ -188,6 +205,16 @@ func (c *Claim) fields(f *codec) {
 	f.string(claimBoot, &c.Boot, maxWord)
 	f.string(claimReason, &c.Reason, maxWord)
 	f.time(claimAt, &c.At)
+}
+
+const (
+	markReason tag = iota + 1
+	markAt
+)
+
+func (k *Mark) fields(f *codec) {
+	f.string(markReason, &k.Reason, maxWord)
+	f.time(markAt, &k.At)
 }
 
 const (

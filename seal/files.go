@@ -105,6 +105,19 @@ func CreatePrivateKeyFile(path string, keys ...*PrivateKey) error {
 	return create(path, text, durable.PrivateFile)
 }
 
+// WritePrivateKeyFile is CreatePrivateKeyFile for a file that may exist and is
+// replaced in one step.
+func WritePrivateKeyFile(path string, keys ...*PrivateKey) error {
+	text, err := encodePrivateKeys(keys)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(path, text, durable.PrivateFile); err != nil {
+		return fmt.Errorf("writing keys to %s: %w", path, err)
+	}
+	return nil
+}
+
 // ReadPrivateKeyFile reads what CreatePrivateKeyFile wrote: at least one key.
 func ReadPrivateKeyFile(path string) ([]*PrivateKey, error) {
 	blocks, err := readPEM(path, true)

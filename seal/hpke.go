@@ -161,6 +161,25 @@ func (k *PrivateKey) Derive(info string, salt []byte) ([]byte, error) {
 	return hkdf.Key(sha256.New, secret, salt, "keyturn derived key v1\x00"+info, 32)
 }
 
+// SealTo seals the private key itself to another key, for its holder.
+func (k *PrivateKey) SealTo(to *PublicKey, associated []byte) ([]byte, error) {
+	secret, err := k.key.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("seal: encoding a private key: %w", err)
+	}
+	return to.Seal(associated, secret)
+}
+
+// OpenPrivateKey opens what SealTo sealed. The errors are those of Open, and
+// that of a text that holds no key.
+func OpenPrivateKey(keys []*PrivateKey, associated, sealed []byte) (*PrivateKey, error) {
+	secret, err := Open(keys, associated, sealed)
+	if err != nil {
+		return nil, err
+	}
+	return parsePrivateKey(secret)
+}
+
 // Open decrypts a sealed text with the one of keys that it was sealed to. The
 // associated data must be what it was sealed with. The error is ErrNoKey if
 // none of keys is the right one, else ErrOpen.

@@ -46,6 +46,15 @@ func newSigningKey(k ed25519.PrivateKey) *SigningKey {
 	return &SigningKey{key: k, public: newVerifyKey(k.Public().(ed25519.PublicKey))}
 }
 
+// NewSigningKey returns the signing key that follows from a secret seed of 32
+// bytes (RFC 8032 section 5.1.5).
+func NewSigningKey(seed []byte) (*SigningKey, error) {
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("seal: a seed has %d bytes, not %d", ed25519.SeedSize, len(seed))
+	}
+	return newSigningKey(ed25519.NewKeyFromSeed(seed)), nil
+}
+
 // Public returns the key that checks this key's signatures.
 func (k *SigningKey) Public() *VerifyKey { return k.public }
 
@@ -77,6 +86,17 @@ type VerifyKey struct {
 func newVerifyKey(k ed25519.PublicKey) *VerifyKey {
 	return &VerifyKey{k, newKeyID("Ed25519", k)}
 }
+
+// NewVerifyKey parses what Bytes returned.
+func NewVerifyKey(b []byte) (*VerifyKey, error) {
+	if len(b) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("seal: a public signing key has %d bytes, not %d", ed25519.PublicKeySize, len(b))
+	}
+	return newVerifyKey(bytes.Clone(b)), nil
+}
+
+// Bytes returns the key's 32 bytes (RFC 8032 section 5.1.2).
+func (v *VerifyKey) Bytes() []byte { return bytes.Clone(v.key) }
 
 // ID returns the id that this key and its signing half share.
 func (v *VerifyKey) ID() KeyID { return v.id }

@@ -19,7 +19,8 @@ import (
 
 // A Log is a bus in memory. Make it with New.
 type Log struct {
-	id string
+	id    string
+	board *Log // nil in a board
 
 	mu      sync.Mutex
 	seq     uint64               // guarded by mu
@@ -27,10 +28,16 @@ type Log struct {
 	changed chan struct{}        // guarded by mu; closed and replaced by every append
 }
 
-var _ bus.Log = (*Log)(nil)
+var _ bus.Boarder = (*Log)(nil)
 
 // New returns an empty log with an identity of its own.
 func New() *Log {
+	l := empty()
+	l.board = empty()
+	return l
+}
+
+func empty() *Log {
 	return &Log{id: rand.Text(), newest: make(map[string]bus.Entry), changed: make(chan struct{})}
 }
 
@@ -68,12 +75,17 @@ func (l *Log) Append(ctx context.Context, key string, after bus.Position, data [
 	if e.Position != after {
 		return bus.Position{}, &bus.ConflictError{Key: key, After: after, Newest: e.Position}
 	}
+	return l.put(key, data), nil
+}
+
+// put is called with mu held.
+func (l *Log) put(key string, data []byte) bus.Position {
 	l.seq++
-	e = bus.Entry{Key: key, Data: bytes.Clone(data), Position: bus.Position{Log: l.id, Seq: l.seq}}
-	l.newest[key] = e
+	at := bus.Position{Log: l.id, Seq: l.seq}
+	l.newest[key] = bus.Entry{Key: key, Data: bytes.Clone(data), Position: at}
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return e.Position, nil
+	return at
 }
 
 // Follow implements bus.Log.

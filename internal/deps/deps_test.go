@@ -25,9 +25,9 @@ import (
 // is "keyturn". What follows a "#" is why a row is there that the picture of the
 // whole does not need.
 const table = `
-NONE < keyturn, issuer, bus, internal/durable
+NONE < keyturn, issuer, internal/durable
 
-internal/durable < seal, replica, bus/jetstream  # files are written in one place
+internal/durable < seal, bus, replica, bus/jetstream  # files are written in one place
 seal < event
 keyturn, event, bus < replica
 keyturn < reload
