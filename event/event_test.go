@@ -70,7 +70,7 @@ func fleet() []Body {
 	return []Body{
 		&BusInfo{URLs: []string{"tls://bus.example.com:4222"}, Roots: [][]byte{[]byte("root")}, Sealed: []byte("sealed")},
 		&ManagerChain{Sets: [][]byte{[]byte("set")}},
-		&ManagerSet{Serial: 3, Keys: []ManagerKey{{Name: "first", Key: bytes.Repeat([]byte{7}, 32), Added: at}}},
+		&ManagerSet{Serial: 3, Keys: []ManagerKey{{Name: "first", Key: bytes.Repeat([]byte{7}, 32), Added: at, User: "UABC"}}},
 		&JoinToken{
 			ID: "AAAAAAAAAAA", Group: "web", Key: bytes.Repeat([]byte{7}, 32), Created: at, Expires: at.Add(time.Minute),
 			Request: []byte("hash"), Used: at,
@@ -85,7 +85,7 @@ func fleet() []Body {
 			}},
 			Proofs: [][]byte{[]byte("event")},
 		},
-		&Beacon{Group: "web", Position: "log:7", Count: 3, Digest: NewDigest(map[string]Version{"AAAAAAAAAAA": {1, 2}})},
+		&Beacon{Group: "web", Position: "log:7", Count: 3, Digest: NewDigest(map[string]Version{"AAAAAAAAAAA": {1, 2}}), Every: time.Minute},
 		&Group{Name: "web", Key: fixedGroupKey(), Retiring: former, Retired: former, Removed: true},
 		&State{ID: "AAAAAAAAAAA", Spec: spec(), Mark: &Mark{Reason: ReasonCompromised, At: at}},
 	}

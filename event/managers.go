@@ -10,7 +10,7 @@ import (
 	"github.com/keyturn/keyturn/seal"
 )
 
-// maxChain is how many sets of managers are remembered: a replica that was away
+// maxSets is how many sets of managers are remembered: a replica that was away
 // for more changes than that has to join anew.
 const maxSets = 100
 
@@ -29,6 +29,9 @@ type ManagerKey struct {
 	// Key is a seal.VerifyKey.
 	Key   []byte
 	Added time.Time
+	// User is the public half of the key by which the manager logs in to the bus;
+	// "" where the engine knows none.
+	User string
 }
 
 const (
@@ -40,12 +43,14 @@ const (
 	managerName tag = iota + 1
 	managerKey
 	managerAdded
+	managerUser
 )
 
 func (k *ManagerKey) fields(f *codec) {
 	f.string(managerName, &k.Name, maxWord)
 	f.bytes(managerKey, &k.Key)
 	f.time(managerAdded, &k.Added)
+	f.string(managerUser, &k.User, maxURL)
 }
 
 func (s *ManagerSet) kind() Type  { return TypeManagerSet }

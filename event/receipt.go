@@ -169,6 +169,9 @@ type Beacon struct {
 	// see NewDigest.
 	Count  uint64
 	Digest []byte
+	// Every is how often a beacon is to be expected: BeaconEvery, or the interval
+	// of a timer where no manager runs all the time.
+	Every time.Duration
 }
 
 const (
@@ -176,6 +179,7 @@ const (
 	beaconPosition
 	beaconCount
 	beaconDigest
+	beaconEvery
 )
 
 // BeaconEvery is how often managers sign a beacon for each group.
@@ -189,6 +193,7 @@ func (b *Beacon) fields(f *codec) {
 	f.string(beaconPosition, &b.Position, maxURL)
 	f.uint(beaconCount, &b.Count)
 	f.bytes(beaconDigest, &b.Digest)
+	f.duration(beaconEvery, &b.Every)
 }
 
 func (b *Beacon) check() error {

@@ -66,6 +66,20 @@ func ReadIdentityFile(path string) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newIdentity(path, blocks)
+}
+
+// ParseIdentity parses the text that CreateIdentityFile writes, where there is no
+// file to read it from.
+func ParseIdentity(text []byte) (*Identity, error) {
+	blocks, err := parsePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading an identity: %w", err)
+	}
+	return newIdentity("given as a value", blocks)
+}
+
+func newIdentity(path string, blocks []*pem.Block) (*Identity, error) {
 	id := new(Identity)
 	for _, b := range blocks {
 		switch {
