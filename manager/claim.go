@@ -124,10 +124,11 @@ func (m *Manager) keep(ctx context.Context, c *Managed, work func(context.Contex
 
 // settle finds out whether a claim is still this manager's after a renewal of
 // it that may have been written without an answer. If it is not, or cannot be
-// asked for, the error is the given one.
+// asked for, or the certificate was marked meanwhile, the error is the given
+// one.
 func (m *Manager) settle(ctx context.Context, c *Managed, otherwise error) (*Managed, error) {
 	now, err := m.Get(ctx, c.ID)
-	if err != nil || now.Generation != c.Generation || now.Claim == nil ||
+	if err != nil || now.Generation != c.Generation || now.Claim == nil || !sameMark(now, c) ||
 		now.Claim.Owner != m.instance || now.Claim.Boot != m.boot || now.Claim.Generation != c.Claim.Generation {
 		return c, otherwise
 	}

@@ -34,6 +34,13 @@ const ClaimLapse = 2 * time.Minute
 type Config struct {
 	Log      bus.Log
 	Identity *seal.Identity
+	// Board is where beacons are put and receipts are read; nil is the Log's own
+	// if it is a bus.Boarder, else there are neither.
+	Board bus.Board
+	// Every is how often a beacon of each group is to be expected: how often Run
+	// signs one, or the interval of the timer that calls RenewDue. 0 is
+	// event.BeaconEvery.
+	Every time.Duration
 	// Managers are the signers whose entries are believed; nil is the
 	// identity's own signing key only.
 	Managers []*seal.VerifyKey
@@ -57,6 +64,8 @@ type Config struct {
 // called at once.
 type Manager struct {
 	log      bus.Log
+	board    bus.Board // nil: none
+	every    time.Duration
 	identity *seal.Identity
 	managers []*seal.VerifyKey
 	tenant   string
@@ -84,10 +93,13 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.New("manager: a bus and an identity are needed")
 	}
 	m := &Manager{
-		log: c.Log, identity: c.Identity, managers: c.Managers,
+		log: c.Log, board: c.Board, every: cmp.Or(c.Every, event.BeaconEvery), identity: c.Identity, managers: c.Managers,
 		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
 		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer),
+	}
+	if b, ok := c.Log.(bus.Boarder); ok && m.board == nil {
+		m.board = b.Board()
 	}
 	if m.managers == nil {
 		m.managers = []*seal.VerifyKey{c.Identity.Signing.Public()}

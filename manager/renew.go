@@ -20,7 +20,8 @@ func isNotFound(err error) bool { return errors.Is(err, bus.ErrNotFound) }
 // Renew makes the next generation of a managed certificate, whether it is due
 // or not: the same names, issuer and key type, a new key. If another manager is
 // at it, Renew waits for that one's generation and returns it. The reason is
-// one of event's. When it returns, the generation is on the bus for its group.
+// one of event's; in the history of a marked certificate, the mark's stands in
+// its place, unless it is event.ReasonCompromised. When it returns, the generation is on the bus for its group.
 //
 // The error may be a *NotFoundError, a *RemovedError, an *InvalidError, or what
 // the issuer said; a failed attempt is noted in the state.
@@ -81,6 +82,7 @@ func (c *Managed) failures() uint64 {
 // What keeps the bus from being read is no failure of the certificate: it is
 // returned before anything is claimed, and nothing is noted.
 func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Managed, error) {
+	reason = c.why(reason)
 	var gone *busError
 	means, unfit := m.prepare(ctx, &c.Spec)
 	if errors.As(unfit, &gone) || ctx.Err() != nil {
@@ -146,7 +148,7 @@ func (m *Manager) commit(ctx context.Context, c *Managed, cert *event.Certificat
 // turn appends the state with a new version, its event and its record.
 func (m *Manager) turn(ctx context.Context, next *Managed, v event.Version, current []byte, r event.Record) (*Managed, error) {
 	r.Version, r.Manager = v, m.identity.Signing.Public().ID()
-	next.Version, next.Current, next.Claim = v, current, nil
+	next.Version, next.Current, next.Claim, next.Mark = v, current, nil, nil
 	keep := max(0, len(next.History)-event.MaxHistory+1)
 	next.History = append(append([]event.Record(nil), next.History[keep:]...), r)
 	next.Changed, next.Seen = r.At, time.Now()

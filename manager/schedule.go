@@ -34,11 +34,11 @@ func (c *Managed) lifetime() time.Duration {
 }
 
 // RenewAt returns when the next generation is due: at once before the first
-// one, after a failure when the back-off ends, else the spec's time, or that of
-// the rule, before the end, less a jitter that depends on id and generation
-// only, and never before a fiftieth of the lifetime, or a second, is over: a renewal
-// that is asked for at once after the last would never end. It is the zero Time
-// for a removed certificate.
+// one, after a failure when the back-off ends, at once if it is marked, else the
+// spec's time, or that of the rule, before the end, less a jitter that depends
+// on id and generation only, and never before a fiftieth of the lifetime, or a
+// second, is over: a renewal that is asked for at once after the last would
+// never end. It is the zero Time for a removed certificate.
 func (c *Managed) RenewAt() time.Time {
 	switch {
 	case c.Removed:
@@ -47,6 +47,8 @@ func (c *Managed) RenewAt() time.Time {
 		return c.soonest(c.Failure.Next, min(max(0, c.Failure.Next.Sub(c.Failure.At)), backoff[len(backoff)-1]))
 	case c.Certificate == nil:
 		return c.soonest(c.Spec.Created, 0)
+	case c.Mark != nil:
+		return c.soonest(c.Mark.At, 0)
 	}
 	before, err := config.ParseRenewBefore(c.Spec.RenewBefore)
 	if err != nil { // Make refuses such a spec; the rule stands in
