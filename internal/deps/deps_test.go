@@ -45,6 +45,7 @@ issuer/localca < manager                         # a case for every type of issu
 internal/names < manager                         # names are normalised where they come in
 
 seal, bus/jetstream, replica < internal/datadir  # who writes which file of it
+internal/durable < internal/secret               # one of the places is a private file
 keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
 
