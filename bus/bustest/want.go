@@ -49,7 +49,12 @@ type follower struct {
 	close func()
 }
 
-func follow(t *testing.T, ctx context.Context, l bus.Log, scope string, from bus.Position) *follower {
+// A followed is a bus.Log or a bus.Board.
+type followed interface {
+	Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error]
+}
+
+func follow(t *testing.T, ctx context.Context, l followed, scope string, from bus.Position) *follower {
 	t.Helper()
 	pull, stop := iter.Pull2(l.Follow(ctx, scope, from))
 	t.Cleanup(stop)

@@ -31,5 +31,10 @@ func (b board) Put(ctx context.Context, key string, data []byte) error {
 
 // Follow implements bus.Board.
 func (b board) Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error] {
+	b.log.mu.Lock()
+	if from.Log != b.log.id || from.Seq > b.log.seq {
+		from = bus.Position{}
+	}
+	b.log.mu.Unlock()
 	return b.log.Follow(ctx, scope, from)
 }

@@ -11,11 +11,17 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	bustest.Run(t, func(t *testing.T) bustest.Engine {
-		l := membus.New()
-		return bustest.Engine{
-			Open:  func(*testing.T) bus.Log { return l },
-			Other: func(*testing.T) bus.Log { return membus.New() },
-		}
-	})
+	bustest.Run(t, engine)
+}
+
+func TestBoardConformance(t *testing.T) {
+	bustest.RunBoard(t, engine)
+}
+
+func engine(*testing.T) bustest.Engine {
+	l := membus.New()
+	return bustest.Engine{
+		Open:  func(*testing.T) bus.Log { return l },
+		Other: func(*testing.T) bus.Log { return membus.New() },
+	}
 }
