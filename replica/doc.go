@@ -3,11 +3,17 @@
 // Package replica keeps the certificates of one group in a process: it follows
 // the bus, verifies, opens, writes a snapshot, and feeds a keyturn.Store.
 //
-//	log, err := jetstream.ConnectDir(dir)
-//	r, err := replica.Open(ctx, replica.Config{Dir: dir, Log: log})
+//	import _ "github.com/keyturn/keyturn/bus/jetstream" // the engine of the bus
+//
+//	r, err := replica.Open(ctx, replica.Config{Dir: dir})
 //	defer r.Close()
 //	server := &http.Server{Addr: ":443", TLSConfig: r.Store().ServerConfig()}
 //	err = server.ListenAndServeTLS("", "")
+//
+// dir is a joined directory: it says which member of which group the host is,
+// where the bus is, whom to trust, and holds the keys. [Join] makes it, once for
+// a host, from a token. A program that has all of that from elsewhere fills in
+// [Config] itself.
 //
 // # Promises
 //

@@ -52,12 +52,11 @@ func (f *fixture) open(t testing.TB, dir string, managers []*seal.VerifyKey, key
 	t.Helper()
 	r := &Replica{
 		group: DefaultGroup, tenant: DefaultTenant, managers: managers, keys: keys,
-		logger: slog.New(slog.DiscardHandler),
-		done:   make(chan struct{}), caughtUp: make(chan struct{}), stop: func() {},
+		logger:   slog.New(slog.DiscardHandler),
+		caughtUp: make(chan struct{}), stop: func() {},
 		held: make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),
 	}
 	r.store = new(keyturn.Store)
-	close(r.done)
 	if _, err := r.restore(dir); err != nil {
 		t.Fatal(err)
 	}

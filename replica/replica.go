@@ -8,8 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"path/filepath"
 	"sync"
 	"time"
@@ -29,14 +29,20 @@ const (
 
 // Names in a joined directory.
 const (
+	// MemberFile holds the Membership; a directory that has it is joined.
+	MemberFile = "member.json"
+	// HostFile holds the host's own signing and sealing keys, a seal.Identity.
+	HostFile = "host.pem"
 	// ManagersFile holds the public keys of the managers that are trusted.
 	ManagersFile = "managers.pub"
+	// groupsDir holds the groups' keys.
+	groupsDir = "groups"
 	// snapshotDir is where the snapshot goes if Config.Snapshot is empty.
 	snapshotDir = "snapshot"
 )
 
 // KeyFile is where a joined directory holds a group's private key.
-func KeyFile(dir, group string) string { return filepath.Join(dir, "groups", group+".key") }
+func KeyFile(dir, group string) string { return filepath.Join(dir, groupsDir, group+".key") }
 
 // Waits between attempts to follow the bus.
 const (
@@ -47,18 +53,22 @@ const (
 // A Config says whose certificates to keep, and where. Dir, or Managers and
 // Keys, must be set; everything else may be zero.
 type Config struct {
-	// Dir is a joined directory: it holds managers.pub and groups/GROUP.key.
+	// Dir is a joined directory: see Join. It holds managers.pub and
+	// groups/GROUP.key, and says where the bus is.
 	Dir string
 	// Managers are trusted to sign; nil reads them from Dir.
 	Managers []*seal.VerifyKey
 	// Keys are the group's private keys, the newest first; nil reads them from
 	// Dir.
 	Keys []*seal.PrivateKey
-	// Group is the group to follow; "" is DefaultGroup.
+	// Group is the group to follow; "" is the one that Dir is joined to, or
+	// DefaultGroup. Any other than the one that Dir is joined to is an error.
 	Group string
-	// Tenant is the namespace on the bus; "" is DefaultTenant.
+	// Tenant is the namespace on the bus; "" is that of Dir, or DefaultTenant.
 	Tenant string
-	// Log is the bus; nil serves what the snapshot has and no more.
+	// Log is the bus; nil is the one that Dir's bus.url names, opened by the
+	// replica and closed by Close: import the package of its engine. Where there
+	// is no bus.url either, the replica serves what the snapshot has and no more.
 	Log bus.Log
 	// Snapshot is the directory of the snapshot, used by one replica at a time.
 	// "" is Dir's "snapshot", or no snapshot where Dir is empty, too.
@@ -94,9 +104,12 @@ type Replica struct {
 	logger        *slog.Logger
 	onChange      func(Change)
 
+	member *member  // nil outside a joined directory
+	conn   bus.Conn // that of log, nil unless the replica opened it
+
 	stop     context.CancelFunc
-	done     chan struct{} // closed when the follower has ended
-	caughtUp chan struct{} // closed when all there was has been taken once
+	running  sync.WaitGroup // everything that stop ends
+	caughtUp chan struct{}  // closed when all there was has been taken once
 
 	mu       sync.Mutex
 	held     map[string]*held   // guarded by mu
@@ -117,13 +130,20 @@ type Replica struct {
 // store serves what the snapshot has. Without one it waits until everything
 // that is on the bus has been taken, or ctx ends, which is an error then. ctx
 // is not used afterwards.
-func Open(ctx context.Context, c Config) (*Replica, error) {
+func Open(ctx context.Context, c Config) (_ *Replica, err error) {
+	m, err := readMember(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.place(&c); err != nil {
+		return nil, err
+	}
 	r := &Replica{
-		group: cmp.Or(c.Group, DefaultGroup), tenant: cmp.Or(c.Tenant, DefaultTenant),
+		member: m, group: cmp.Or(c.Group, DefaultGroup), tenant: cmp.Or(c.Tenant, DefaultTenant),
 		managers: c.Managers, keys: c.Keys, log: c.Log, store: c.Store,
 		logger: cmp.Or(c.Logger, slog.Default()), onChange: c.OnChange,
-		done: make(chan struct{}), caughtUp: make(chan struct{}),
-		held: make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),
+		caughtUp: make(chan struct{}),
+		held:     make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),
 	}
 	r.logger = r.logger.With("group", r.group)
 	if r.store == nil {
@@ -140,18 +160,19 @@ func Open(ctx context.Context, c Config) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Log == nil {
+	if err := r.openBus(c.Dir); err != nil {
+		_ = r.snapshot.close() // nothing was written
+		return nil, err
+	}
+	if r.log == nil {
 		if !restored {
 			_ = r.snapshot.close() // nothing was written
 			return nil, fmt.Errorf("replica: there is neither a bus nor a snapshot in %q: nothing to serve from", dir)
 		}
-		close(r.done)
 		r.stop = func() {}
 		return r, nil
 	}
-	follow, stop := context.WithCancel(context.WithoutCancel(ctx))
-	r.stop = stop
-	go r.run(follow)
+	r.start(context.WithoutCancel(ctx))
 	if restored {
 		return r, nil
 	}
@@ -163,6 +184,32 @@ func Open(ctx context.Context, c Config) (*Replica, error) {
 		_ = r.Close() // ctx's end is the error to report
 		return nil, fmt.Errorf("replica: there is no snapshot in %q to serve from, and the bus has not answered: %w", dir, cmp.Or(last, ctx.Err()))
 	}
+}
+
+// openBus connects to the bus that a directory names, if the program gave none.
+func (r *Replica) openBus(dir string) error {
+	if r.log != nil || dir == "" {
+		return nil
+	}
+	o := bus.Options{Tenant: r.tenant, Logger: r.logger}
+	if r.member != nil {
+		o.Name = r.member.Name
+	}
+	conn, err := bus.OpenDir(dir, o)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("replica: %w", err)
+	}
+	r.log, r.conn = conn, conn
+	return nil
+}
+
+// start starts to follow.
+func (r *Replica) start(ctx context.Context) {
+	ctx, r.stop = context.WithCancel(ctx)
+	r.running.Go(func() { r.groupFollower().run(ctx) })
 }
 
 func (r *Replica) readKeys(dir string) (err error) {
@@ -241,62 +288,41 @@ func (r *Replica) CaughtUp() <-chan struct{} { return r.caughtUp }
 // what it has.
 func (r *Replica) Close() error {
 	r.stop()
-	<-r.done
+	r.running.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil
 	}
 	r.closed = true
+	if r.conn != nil {
+		r.conn.Close()
+	}
 	for _, p := range r.pending {
 		p.timer.Stop()
 	}
 	return r.snapshot.close()
 }
 
-// run follows the bus until ctx ends.
-func (r *Replica) run(ctx context.Context) {
-	defer close(r.done)
-	wait := firstWait
-	for {
-		progress, err := r.follow(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if progress {
-			wait = firstWait
-		}
-		r.lost(err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait/2 + rand.N(wait)):
-		}
-		wait = min(2*wait, lastWait)
-	}
-}
-
-// follow takes updates until the bus fails and reports whether there was any.
-func (r *Replica) follow(ctx context.Context) (progress bool, err error) {
-	r.mu.Lock()
-	from := r.position
-	r.mu.Unlock()
-	for u, err := range r.log.Follow(ctx, event.GroupScope(r.group), from) {
-		if errors.Is(err, bus.ErrPosition) {
+// groupFollower is the follower of the group itself.
+func (r *Replica) groupFollower() *follower {
+	return &follower{
+		source: r.log, scope: event.GroupScope(r.group), lost: r.lost,
+		from: func() bus.Position {
 			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.position
+		},
+		restart: func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			r.position, r.unresolved = bus.Position{}, nil
-			r.mu.Unlock()
-		}
-		if err != nil {
-			return progress, err
-		}
-		if err := checkPosition(u.Position); err != nil {
-			return progress, err
-		}
-		progress = true
-		r.take(u)
+		},
+		take: func(u bus.Update) error {
+			r.take(u)
+			return nil
+		},
 	}
-	return progress, errors.New("the bus ended the stream")
 }
 
 // lost notes why the bus is not being followed, and logs each reason once.

@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -84,6 +85,12 @@ func temporary(path string) (string, error) {
 		return "", err
 	}
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+hex.EncodeToString(b[:])+".tmp"), nil
+}
+
+// Temporary reports whether name is that of a file that a write was cut short
+// at. It may be removed.
+func Temporary(name string) bool {
+	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp")
 }
 
 // SyncDir makes the names in a directory durable.

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replica
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"math/rand/v2"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+)
+
+// A backoff is the wait between attempts. The zero value starts at firstWait.
+type backoff struct{ next time.Duration }
+
+// wait waits and reports whether ctx goes on.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.next = min(max(b.next, firstWait), lastWait)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(b.next/2 + rand.N(b.next)):
+	}
+	b.next *= 2
+	return true
+}
+
+// A source is what can be followed: a log, or a board.
+type source interface {
+	Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error]
+}
+
+// A follower follows one scope for as long as the replica is open.
+type follower struct {
+	source source
+	scope  string
+	// from returns where to go on; restart makes that the start, after the
+	// source said that it does not know the place.
+	from    func() bus.Position
+	restart func()
+	// take takes an update. After an error the same comes again.
+	take func(bus.Update) error
+	// lost is told why the scope is not followed, before the next attempt.
+	lost func(error)
+}
+
+// run follows until ctx ends.
+func (f *follower) run(ctx context.Context) {
+	var retry backoff
+	for {
+		progress, err := f.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if progress {
+			retry = backoff{}
+		}
+		f.lost(err)
+		if !retry.wait(ctx) {
+			return
+		}
+	}
+}
+
+// follow takes updates until the source fails and reports whether there was any.
+func (f *follower) follow(ctx context.Context) (progress bool, err error) {
+	for u, err := range f.source.Follow(ctx, f.scope, f.from()) {
+		if errors.Is(err, bus.ErrPosition) {
+			f.restart()
+		}
+		if err == nil {
+			err = checkPosition(u.Position)
+		}
+		if err == nil {
+			err = f.take(u)
+		}
+		if err != nil {
+			return progress, err
+		}
+		progress = true
+	}
+	return progress, errors.New("the bus ended the stream")
+}
