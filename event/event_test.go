@@ -76,7 +76,7 @@ func fleet() []Body {
 			Request: []byte("hash"), Used: at,
 		},
 		&request,
-		&Member{JoinRequest: request, Grant: "jwt", Joined: at, Revoked: at, Keys: [][]byte{[]byte("sealed")}},
+		&Member{JoinRequest: request, Grant: "jwt", Joined: at, Revoked: at, Keys: [][]byte{[]byte("sealed")}, KeyIDs: []seal.KeyID{{1}}},
 		&Receipt{
 			Group: "web", Member: "AAAAAAAAAAA", Page: 0, Pages: 2, Program: "v1", Started: at, Following: true, Position: "log:7",
 			Error: "lost", Skew: -time.Second, Beacon: at, Differs: true, Healed: 2, Budget: at, Keys: []seal.KeyID{{1}, {2}},

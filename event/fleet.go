@@ -145,6 +145,7 @@ const (
 	memberJoined
 	memberRevoked
 	memberKey
+	memberKeyID
 )
 
 func (j *JoinRequest) kind() Type  { return TypeJoinRequest }
@@ -186,6 +187,9 @@ type Member struct {
 	// Keys are the group's private keys that are of use, each sealed to SealKey,
 	// the newest first. It is empty until a holder of them grants it.
 	Keys [][]byte
+	// KeyIDs are the ids of Keys, in the same order, so that who cannot open them
+	// knows which they are.
+	KeyIDs []seal.KeyID
 }
 
 func (m *Member) kind() Type  { return TypeMember }
@@ -197,11 +201,15 @@ func (m *Member) fields(f *codec) {
 	f.time(memberJoined, &m.Joined)
 	f.time(memberRevoked, &m.Revoked)
 	f.blobs(memberKey, &m.Keys, MaxKeys)
+	f.keyIDs(memberKeyID, &m.KeyIDs, MaxKeys)
 }
 
 func (m *Member) check() error {
 	if len(m.Keys) > MaxKeys {
 		return fmt.Errorf("%d keys of a group: at most %d are allowed", len(m.Keys), MaxKeys)
+	}
+	if len(m.Keys) != len(m.KeyIDs) {
+		return fmt.Errorf("%d keys of a group with %d ids", len(m.Keys), len(m.KeyIDs))
 	}
 	return m.checkKeys()
 }
@@ -218,13 +226,13 @@ func (m *Member) Seal(tenant string, keys []*seal.PrivateKey) error {
 	if err != nil {
 		return err
 	}
-	m.Keys = nil
+	m.Keys, m.KeyIDs = nil, nil
 	for _, k := range keys {
 		sealed, err := k.SealTo(to, m.Associated(tenant))
 		if err != nil {
 			return err
 		}
-		m.Keys = append(m.Keys, sealed)
+		m.Keys, m.KeyIDs = append(m.Keys, sealed), append(m.KeyIDs, k.Public().ID())
 	}
 	return nil
 }
