@@ -53,7 +53,7 @@ import (
 	"net/http"
 
 	"github.com/keyturn/keyturn"
-	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/reload"
 	"github.com/keyturn/keyturn/replica"
 )
@@ -62,7 +62,7 @@ var (
 	_ keyturn.Store
 	_ replica.Config
 	_ reload.Options
-	_ = jetstream.ConnectDir
+	_ = bus.OpenDir
 )
 
 func serve(ctx context.Context, dir string, handler http.Handler) error {

@@ -20,7 +20,7 @@ const tenant = "default"
 // bus connects to the bus of an instance as its manager would.
 func (s *sandbox) bus(t *testing.T, in *instance) *jetstream.Log {
 	t.Helper()
-	log, err := jetstream.Connect(jetstream.Options{URL: "nats://" + in.nats, Creds: filepath.Join(s.data, jetstream.ManagerCreds), Logger: slog.New(slog.DiscardHandler)})
+	log, err := jetstream.Connect(jetstream.Options{URL: "nats://" + in.nats, Creds: filepath.Join(s.data, bus.ManagerCreds), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,41 +4,34 @@ package jetstream
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nkeys"
-
-	"github.com/keyturn/keyturn/internal/durable"
-)
-
-// Names of the files in a data directory or a joined directory.
-const (
-	// URLFile holds the URL of the bus. A server that takes whatever port is
-	// free writes it at each start.
-	URLFile = "bus.url"
-	// ReplicaCreds and ManagerCreds hold NATS credentials, mode 0600.
-	ReplicaCreds = "replica.creds"
-	ManagerCreds = "manager.creds"
 )
 
 // Options say how to reach the bus.
 type Options struct {
-	// URL is a NATS URL, such as nats://127.0.0.1:4222. If it is empty, URLFile
-	// is read at every attempt to connect.
+	// URL is a NATS URL, such as nats://127.0.0.1:4222 or tls://bus.example:4222,
+	// or several, separated by commas. If it is empty, URLFile is read at every
+	// attempt to connect.
+	//
+	// Where a URL starts with tls://, or its host is not a loopback address, the
+	// connection is by TLS 1.3 or not at all, and the server has to prove to be
+	// that host. Of a cluster, the servers that are named are used.
 	URL     string
 	URLFile string
-	// Creds is the path of a NATS credentials file; "" is none.
+	// RootsFile holds the CA certificates (PEM) that the bus is known by, read at
+	// every attempt to connect; "" means those of the system.
+	RootsFile string
+	// Creds is the path of a NATS credentials file, read at every attempt to
+	// connect; "" is none.
 	Creds string
 	// Tenant is "default" if empty.
 	Tenant string
@@ -49,15 +42,72 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// A conn is a connection, which a tenant's log and board share.
+type conn struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+
+	pinned string   // what the names of the consumers start with; "" where they are random
+	pins   sync.Map // of name to *pin
+
+	// failed is why the last attempt to connect failed.
+	failed atomic.Pointer[error]
+	// denied is the last request that the server did not allow. It does not
+	// answer such a request.
+	denied atomic.Pointer[denial]
+}
+
+// A denial is when and why a request was not allowed.
+type denial struct {
+	at  time.Time
+	err error
+}
+
 // Connect returns a tenant's log over a connection of its own, which Close
 // ends. It returns at once, whether the bus can be reached or not, and the
 // connection is sought for as long as the log is open. Only unreadable
 // credentials and malformed URLs are errors.
 func Connect(o Options) (*Log, error) {
-	logger := cmp.Or(o.Logger, slog.Default())
-	l := &Log{tenant: cmp.Or(o.Tenant, "default")}
-	options := []nats.Option{
-		nats.Name(cmp.Or(o.Name, "keyturn")),
+	dialer := &dialer{url: o.URL, urlFile: o.URLFile, rootsFile: o.RootsFile}
+	switch {
+	case o.URL != "":
+		if _, err := parseURLs(o.URL); err != nil {
+			return nil, err
+		}
+	case o.URLFile == "":
+		return nil, errors.New("bus: neither a URL nor a file that holds it is given")
+	}
+	c := new(conn)
+	options := append(c.options(cmp.Or(o.Logger, slog.Default()), dialer), nats.Name(cmp.Or(o.Name, "keyturn")))
+	if o.Creds != "" {
+		creds := credentials(o.Creds)
+		user, err := creds.user()
+		if err != nil {
+			return nil, err
+		}
+		c.pinned = user.consumers
+		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(InboxPrefix(user.public)))
+	}
+	// The dialer knows better where to.
+	nc, err := nats.Connect("nats://127.0.0.1:1", options...)
+	if err != nil {
+		return nil, fmt.Errorf("bus: connecting: %w", err)
+	}
+	c.nc = nc
+	if c.js, err = jetstream.New(nc); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("bus: jetstream: %w", err)
+	}
+	return newLog(c, cmp.Or(o.Tenant, "default")), nil
+}
+
+func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
+	return []nats.Option{
+		nats.SetCustomDialer(dialer),
+		nats.UserInfoHandler(dialer.userInfo),
+		nats.TokenHandler(dialer.token),
+		nats.SkipHostLookup(),
+		nats.IgnoreDiscoveredServers(),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
@@ -72,164 +122,63 @@ func Connect(o Options) (*Log, error) {
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
 			if !errors.Is(err, nats.ErrNoServers) { // says less than the attempts before and after
-				l.failed.Store(&err)
+				c.failed.Store(&err)
 			}
 		}),
-		nats.ConnectHandler(func(*nats.Conn) { l.failed.Store(nil) }),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			l.failed.Store(nil)
-			logger.Info("the bus is reached again", "url", Redact(nc.ConnectedUrl()))
+		nats.ConnectHandler(func(*nats.Conn) { c.failed.Store(nil) }),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			c.failed.Store(nil)
+			logger.Info("the bus is reached again", "url", dialer.reached())
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
-				l.denied.Store(&denial{time.Now(), err})
+				c.denied.Store(&denial{time.Now(), err})
 			}
 			logger.Warn("the bus reports an error", "error", err)
 		}),
 	}
-	if o.Creds != "" {
-		creds := credentials(o.Creds)
-		user, err := creds.user()
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(InboxPrefix(user)))
-	}
-	target := o.URL
-	switch {
-	case target != "":
-		if err := checkURL(target); err != nil {
-			return nil, err
-		}
-	case o.URLFile != "":
-		// The server's address changes from start to start: the file is read at
-		// every attempt, and the URL given here is not used.
-		target = "nats://127.0.0.1:1"
-		options = append(options, nats.SetCustomDialer(urlFileDialer(o.URLFile)), nats.IgnoreDiscoveredServers())
-	default:
-		return nil, errors.New("bus: neither a URL nor a file that holds it is given")
-	}
-	nc, err := nats.Connect(target, options...)
-	if err != nil {
-		return nil, fmt.Errorf("bus: connecting to %s: %w", Redact(target), err)
-	}
-	l.nc = nc
-	if l.js, err = jetstream.New(nc); err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("bus: jetstream: %w", err)
-	}
-	return l, nil
 }
 
-// ConnectDir is Connect with the URL and a replica's credentials that lie in a
-// joined directory.
-func ConnectDir(dir string) (*Log, error) {
-	return Connect(Options{URLFile: filepath.Join(dir, URLFile), Creds: filepath.Join(dir, ReplicaCreds)})
-}
-
-// InboxPrefix is what the answers' subjects of a user start with. Each user may
-// listen to his own only.
-func InboxPrefix(user string) string { return "_INBOX_" + user }
-
-// credentials is the path of a NATS credentials file. It is read at every
-// attempt to connect, so that it may be replaced. (nats.UserCredentials would
-// expand "~" and "$" in the path.)
-type credentials string
-
-func (c credentials) read() ([]byte, error) {
-	text, err := durable.ReadPrivate(string(c), 64<<10)
-	if err != nil {
-		return nil, fmt.Errorf("reading the bus credentials: %w", err)
-	}
-	return text, nil
-}
-
-// token returns the user's JWT.
-func (c credentials) token() (string, error) {
-	text, err := c.read()
-	if err != nil {
-		return "", err
-	}
-	defer clear(text)
-	token, err := nkeys.ParseDecoratedJWT(text)
-	if err != nil {
-		return "", fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
-	}
-	return token, nil
-}
-
-// sign signs the server's challenge.
-func (c credentials) sign(nonce []byte) ([]byte, error) {
-	text, err := c.read()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(text)
-	key, err := nkeys.ParseDecoratedUserNKey(text)
-	if err != nil {
-		return nil, fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
-	}
-	defer key.Wipe()
-	return key.Sign(nonce)
-}
-
-// user returns the user's public key.
-func (c credentials) user() (string, error) {
-	token, err := c.token()
-	if err != nil {
-		return "", err
-	}
-	claims, err := jwt.DecodeUserClaims(token)
-	if err != nil {
-		return "", fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
-	}
-	return claims.Subject, nil
-}
-
-func checkURL(s string) error {
-	for part := range strings.SplitSeq(s, ",") {
-		u, err := url.Parse(strings.TrimSpace(part))
-		if err != nil || u.Host == "" || u.Scheme != "nats" && u.Scheme != "tls" {
-			return fmt.Errorf("bus: %q is not a URL of the form nats://HOST:PORT or tls://HOST:PORT", Redact(part))
+// Connected implements bus.Conn.
+func (c *conn) Connected(ctx context.Context) error {
+	status := c.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer c.nc.RemoveStatusListener(status)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !c.nc.IsConnected() && !c.nc.IsClosed() && c.failed.Load() == nil && ctx.Err() == nil {
+		select {
+		case <-status:
+		case <-tick.C: // a failed attempt has no channel
+		case <-ctx.Done():
 		}
 	}
-	return nil
+	return c.Check()
 }
 
-// Redact takes everything secret out of a list of URLs: passwords, and tokens,
-// which stand where a name would.
-func Redact(list string) string {
-	var out []string
-	for part := range strings.SplitSeq(list, ",") {
-		u, err := url.Parse(strings.TrimSpace(part))
-		if err != nil {
-			out = append(out, "[malformed URL]")
-			continue
-		}
-		if u.User != nil {
-			u.User = url.User("xxxxx")
-		}
-		out = append(out, u.String())
+// Check implements bus.Conn.
+func (c *conn) Check() error {
+	if c.nc.IsConnected() {
+		return nil
 	}
-	return strings.Join(out, ",")
+	if failed := c.failed.Load(); failed != nil {
+		return fmt.Errorf("not connected: %w", *failed)
+	}
+	return fmt.Errorf("not connected: %w", cmp.Or(c.nc.LastError(), errDisconnected))
 }
 
-// urlFileDialer dials the address that stands in the file at that moment.
-type urlFileDialer string
+// Close implements bus.Conn.
+func (c *conn) Close() { c.nc.Close() }
 
-// Dial implements nats.CustomDialer.
-func (file urlFileDialer) Dial(network, _ string) (net.Conn, error) {
-	text, err := durable.ReadFile(string(file), 4096)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no bus runs here: %s does not exist", string(file))
+// explain says in plain words what a request failed with that could not even
+// be sent, or was not answered.
+func (c *conn) explain(err error) error {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) {
+		if why := c.Check(); why != nil {
+			return why
+		}
 	}
-	if err != nil {
-		return nil, err
+	if d := c.denied.Load(); d != nil && time.Since(d.at) < 2*requestTimeout && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("these credentials do not allow it: %w", d.err)
 	}
-	target := strings.TrimSpace(string(text))
-	u, err := url.Parse(target)
-	if err != nil || u.Scheme != "nats" || u.Port() == "" {
-		return nil, fmt.Errorf("%s holds %q, not a URL of the form nats://HOST:PORT", string(file), Redact(target))
-	}
-	return net.DialTimeout(network, u.Host, requestTimeout)
+	return err
 }

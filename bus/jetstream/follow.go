@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyturn/keyturn/bus"
 )
@@ -29,12 +28,12 @@ var (
 	errDisconnected = errors.New("the connection was lost")
 )
 
-// Follow implements bus.Log by an ephemeral, ordered push consumer in the
+// Follow is a Log's and a Board's, by an ephemeral, ordered push consumer in the
 // server's memory. It does not repair a broken flow: it ends, and whoever
-// follows again looks first whether it is still the same log.
-func (l *Log) Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error] {
+// follows again looks first whether it is still the same stream.
+func (s *stream) Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error] {
 	return func(yield func(bus.Update, error) bool) {
-		err := l.follow(ctx, scope, from, func(u bus.Update) bool { return yield(u, nil) })
+		err := s.follow(ctx, scope, from, func(u bus.Update) bool { return yield(u, nil) })
 		switch {
 		case err == nil: // the caller stopped
 		case ctx.Err() != nil:
@@ -45,23 +44,19 @@ func (l *Log) Follow(ctx context.Context, scope string, from bus.Position) iter.
 	}
 }
 
-func (l *Log) follow(ctx context.Context, scope string, from bus.Position, yield func(bus.Update) bool) error {
+func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yield func(bus.Update) bool) error {
 	if err := bus.CheckKey(scope); err != nil {
 		return err
 	}
 	// Watched from before the first question, so that no break goes unseen.
-	ctx, stop := l.whileConnected(ctx)
+	ctx, stop := s.whileConnected(ctx)
 	defer stop()
 
-	id, head, err := l.info(ctx)
+	id, err := s.askIdentity(ctx)
 	if err != nil {
 		return err
 	}
-	if !from.IsZero() && (from.Log != id || from.Seq > head) {
-		return bus.ErrPosition
-	}
-	inbox := l.nc.NewInbox()
-	sub, err := l.nc.SubscribeSync(inbox)
+	sub, err := s.nc.SubscribeSync(s.nc.NewInbox())
 	if err != nil {
 		return fmt.Errorf("bus: following %s: %w", scope, err)
 	}
@@ -70,19 +65,18 @@ func (l *Log) follow(ctx context.Context, scope string, from bus.Position, yield
 	if err := sub.SetPendingLimits(maxPending/64, maxPending); err != nil {
 		return fmt.Errorf("bus: following %s: %w", scope, err)
 	}
-	pending, err := l.consume(ctx, scope, from.Seq+1, inbox)
+	c := s.consumer(scope, sub.Subject)
+	ctx, release := c.claim(ctx)
+	defer release()
+	from, head, pending, err := c.start(ctx, id, from)
 	if err != nil {
-		return fmt.Errorf("bus: following %s: %w", scope, l.explain(err))
+		return fmt.Errorf("bus: following %s: %w", scope, err)
 	}
-	caughtUp := false
-	mark := func(seq uint64) bool {
-		caughtUp = true
-		return yield(bus.Update{Entry: bus.Entry{Position: bus.Position{Log: id, Seq: seq}}, CaughtUp: true})
-	}
-	if pending == 0 && !mark(max(from.Seq, head)) {
+	f := flow{names: s.names, id: id, head: max(from.Seq, head), yield: yield}
+	if pending == 0 && !f.mark() {
 		return nil
 	}
-	for delivered := uint64(0); ; {
+	for {
 		msg, err := next(ctx, sub)
 		if err != nil {
 			return fmt.Errorf("bus: following %s: %w", scope, err)
@@ -90,56 +84,56 @@ func (l *Log) follow(ctx context.Context, scope string, from bus.Position, yield
 		if msg == nil {
 			continue
 		}
-		meta, err := msg.Metadata()
-		if err != nil {
+		if more, err := f.take(msg); err != nil {
 			return fmt.Errorf("bus: following %s: %w", scope, err)
-		}
-		if delivered++; meta.Sequence.Consumer != delivered {
-			return fmt.Errorf("bus: following %s: %w", scope, errGap)
-		}
-		at := bus.Position{Log: id, Seq: meta.Sequence.Stream}
-		// What is no entry, by its subject or its size, is somebody else's message
-		// in the stream, and must not stop those who follow.
-		if key, err := keyOf(l.tenant, msg.Subject); err == nil && len(msg.Data) <= bus.MaxData {
-			if !yield(bus.Update{Entry: bus.Entry{Key: key, Data: msg.Data, Position: at}}) {
-				return nil
-			}
-		}
-		if !caughtUp && meta.NumPending == 0 && !mark(max(at.Seq, head)) {
+		} else if !more {
 			return nil
 		}
 	}
 }
 
-// consume makes the consumer and returns how many messages wait for it.
-func (l *Log) consume(ctx context.Context, scope string, start uint64, inbox string) (pending uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	c, err := l.js.CreatePushConsumer(ctx, StreamName(l.tenant), jetstream.ConsumerConfig{
-		Name:              "f" + inbox[len(inbox)-22:], // the inbox's random part
-		DeliverSubject:    inbox,
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       start,
-		FilterSubject:     Filter(l.tenant, scope),
-		AckPolicy:         jetstream.AckNonePolicy,
-		MaxDeliver:        1,
-		FlowControl:       true,
-		IdleHeartbeat:     heartbeat,
-		InactiveThreshold: heartbeat, // a follower that lost its connection does not come back to it
-		MemoryStorage:     true,
-		Replicas:          1,
-	})
+// A flow turns a consumer's messages into updates.
+type flow struct {
+	names
+	id        string
+	head      uint64 // of the stream when the flow began
+	delivered uint64
+	caughtUp  bool
+	yield     func(bus.Update) bool
+}
+
+// take yields what a message says, and reports whether to go on.
+func (f *flow) take(msg *nats.Msg) (more bool, err error) {
+	meta, err := msg.Metadata()
 	if err != nil {
-		return 0, err
+		return false, err
 	}
-	return c.CachedInfo().NumPending, nil
+	if f.delivered++; meta.Sequence.Consumer != f.delivered {
+		return false, errGap
+	}
+	at := bus.Position{Log: f.id, Seq: meta.Sequence.Stream}
+	// What is no entry, by its subject or its size, is somebody else's message
+	// in the stream, and must not stop those who follow.
+	if key, err := f.key(msg.Subject); err == nil && len(msg.Data) <= bus.MaxData {
+		if !f.yield(bus.Update{Entry: bus.Entry{Key: key, Data: msg.Data, Position: at}}) {
+			return false, nil
+		}
+	}
+	f.head = max(f.head, at.Seq)
+	return f.caughtUp || meta.NumPending != 0 || f.mark(), nil
+}
+
+// mark yields the caught-up mark.
+func (f *flow) mark() bool {
+	f.caughtUp = true
+	return f.yield(bus.Update{Entry: bus.Entry{Position: bus.Position{Log: f.id, Seq: f.head}}, CaughtUp: true})
 }
 
 // whileConnected returns a context that ends, with errDisconnected as its
 // cause, when the connection is lost.
-func (l *Log) whileConnected(ctx context.Context) (context.Context, func()) {
+func (c *conn) whileConnected(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	status := l.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	status := c.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -152,7 +146,7 @@ func (l *Log) whileConnected(ctx context.Context) (context.Context, func()) {
 	return ctx, func() {
 		cancel(nil)
 		<-ended
-		l.nc.RemoveStatusListener(status)
+		c.nc.RemoveStatusListener(status)
 	}
 }
 

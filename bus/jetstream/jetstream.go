@@ -1,36 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package jetstream is the bus over NATS JetStream: one stream per tenant,
-// whose newest message per subject is the newest entry of a key.
+// Package jetstream is the bus over NATS JetStream: two streams per tenant, one
+// for the log and one for the board, whose newest message per subject is the
+// newest entry of a key.
 //
-// [Connect] or [ConnectDir] gives a [Log]; neither waits for the server, so
-// that a program starts, and serves what it has, while the bus is down. A
-// manager calls [Log.Create] once. Package embedded, below, runs the server in
-// the same process.
+// Importing it lets [bus.OpenDir] open directories whose bus is at a nats:// or
+// tls:// URL; [Connect] is for what is no such directory. Neither waits for the
+// server, so that a program starts, and serves what it has, while the bus is
+// down. [Create] makes the streams once. Package embedded, below, runs the server
+// in the same process.
 //
 // A key "group/web/ID" of tenant "default" is the subject
 // "keyturn.default.group.web.ID._"; the closing "_" lets one filter,
-// "keyturn.default.group.web.>", stand for a scope. The stream keeps one message
+// "keyturn.default.group.web.>", stand for a scope. The streams keep one message
 // per subject, and optimistic locking is JetStream's expected last sequence of
-// the subject. A position's log id is drawn when the stream is made and lies in
-// its metadata: a stream that was deleted and made again is another log.
+// the subject. A position's log id is drawn when the stream is made: a stream
+// that was deleted and made again is another log.
+//
+// # Who may write
+//
+// A NATS server delivers its answer to a request wherever the request says,
+// without asking whether the user may publish there: whoever may send any request
+// can have an answer written over an entry, if the stream takes messages at a
+// subject that he can name. Hence an entry is not written to the subject that it
+// stands under but to "ktput.default.log.WORD.group.web.ID._", and the stream
+// moves it. WORD is drawn when the stream is made and stands in the stream's
+// configuration, which managers may ask for and nobody else. Requests to join and
+// receipts, which others write too, have the word "open": the stream takes no
+// other scope by it.
+//
+// Others learn a stream's id from a message in the log, and its newest sequence
+// from a consumer. [Mint] makes credentials with exactly the rights that each
+// needs.
+//
+// # Durability
 //
 // Entries survive a power cut only where the server runs with "sync_interval:
 // always", as the embedded one does: by default NATS writes to the disk every
-// two minutes.
+// two minutes. The board never waits for the disk.
 package jetstream
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
-	"sync"
-	"sync/atomic"
+	"iter"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -42,225 +59,38 @@ import (
 // requestTimeout bounds one request to the server.
 const requestTimeout = 5 * time.Second
 
-// A follower is a consumer. Whoever may follow may make as many as he likes:
-// their number is bounded, and those that nobody listens to end.
-const (
-	maxConsumers = 10_000
-	maxInactive  = 5 * time.Minute
+// A Log is a tenant's log, with its board, over a connection of its own. It is
+// safe for concurrent use.
+type Log struct {
+	*conn
+	stream *stream
+	board  *Board
+}
+
+var (
+	_ bus.Conn  = (*Log)(nil)
+	_ bus.Board = (*Board)(nil)
 )
 
-// metadataLog is the key of the log id in the stream's metadata.
-const metadataLog = "keyturn.log"
-
-// wellFormed is what rand.Text makes. The metadata are the server's word.
-var wellFormed = regexp.MustCompile(`^[A-Z2-7]{16,64}$`)
-
-// StreamName returns the name of a tenant's stream.
-func StreamName(tenant string) string { return "KEYTURN_" + tenant }
-
-// SubjectPrefix returns what all subjects of a tenant start with.
-func SubjectPrefix(tenant string) string { return "keyturn." + tenant + "." }
-
-// Filter returns the filter subject of a scope.
-func Filter(tenant, scope string) string {
-	return SubjectPrefix(tenant) + strings.ReplaceAll(scope, "/", ".") + ".>"
-}
-
-func subject(tenant, key string) string {
-	return SubjectPrefix(tenant) + strings.ReplaceAll(key, "/", ".") + "._"
-}
-
-func keyOf(tenant, subject string) (string, error) {
-	s, ok := strings.CutPrefix(subject, SubjectPrefix(tenant))
-	s, closed := strings.CutSuffix(s, "._")
-	key := strings.ReplaceAll(s, ".", "/")
-	if !ok || !closed {
-		return "", fmt.Errorf("a message under the foreign subject %q", subject)
+func newLog(c *conn, tenant string) *Log {
+	return &Log{
+		c,
+		&stream{conn: c, names: names{tenant: tenant}},
+		&Board{&stream{conn: c, names: names{tenant: tenant, board: true}}},
 	}
-	return key, bus.CheckKey(key)
 }
 
-// A Log is a tenant's log. It is safe for concurrent use.
-type Log struct {
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	tenant string
-
-	// failed is why the last attempt to connect failed.
-	failed atomic.Pointer[error]
-	// denied is the last request that the server did not allow. It does not
-	// answer such a request.
-	denied atomic.Pointer[denial]
-
-	mu    sync.Mutex
-	known *known // guarded by mu; nil until the server was asked
-}
-
-// A denial is when and why a request was not allowed.
-type denial struct {
-	at  time.Time
-	err error
-}
-
-// known is what the server said of the stream, good for one connection: after
-// a reconnect it may be another server, or another stream.
-type known struct {
-	stream     jetstream.Stream
-	id         string // the log id
-	reconnects uint64
-}
-
-var _ bus.Log = (*Log)(nil)
-
-// Connected returns when the connection stands, or with the reason why not when
-// an attempt has failed or ctx ends.
-func (l *Log) Connected(ctx context.Context) error {
-	status := l.nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
-	defer l.nc.RemoveStatusListener(status)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !l.nc.IsConnected() && !l.nc.IsClosed() && l.failed.Load() == nil && ctx.Err() == nil {
-		select {
-		case <-status:
-		case <-tick.C: // a failed attempt has no channel
-		case <-ctx.Done():
-		}
-	}
-	return l.Check()
-}
-
-// Check returns nil if the connection stands at this moment, else why not.
-func (l *Log) Check() error {
-	if l.nc.IsConnected() {
-		return nil
-	}
-	if failed := l.failed.Load(); failed != nil {
-		return fmt.Errorf("not connected: %w", *failed)
-	}
-	return fmt.Errorf("not connected: %w", cmp.Or(l.nc.LastError(), errDisconnected))
-}
-
-// explain says in plain words what a request failed with that could not even
-// be sent.
-func (l *Log) explain(err error) error {
-	if errors.Is(err, nats.ErrReconnectBufExceeded) {
-		if why := l.Check(); why != nil {
-			return why
-		}
-	}
-	if d := l.denied.Load(); d != nil && time.Since(d.at) < 2*requestTimeout && errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("these credentials do not allow it: %w", d.err)
-	}
-	return err
-}
-
-// Close ends the connection. Calls under way fail.
-func (l *Log) Close() { l.nc.Close() }
-
-// Create makes the tenant's stream if known is empty and there is none, and
-// returns the log id. A known id is one that an earlier Create returned: if the
-// stream is gone then, or is another one, the log was lost, and Create says so
-// instead of going on with an empty one.
+// Create is the function Create over this connection.
 func (l *Log) Create(ctx context.Context, known string) (id string, err error) {
-	id, _, err = l.info(ctx)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound) && known == "":
-		if err := l.createPatiently(ctx); err != nil {
-			return "", err
-		}
-		id, _, err = l.info(ctx)
-		return id, err
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return "", fmt.Errorf("%w: stream %s, which held log %s, is gone: restore the server's data", bus.ErrPosition, StreamName(l.tenant), known)
-	case err != nil:
-		return "", err
-	case known != "" && id != known:
-		return "", fmt.Errorf("%w: stream %s holds log %s, not %s: restore the server's data", bus.ErrPosition, StreamName(l.tenant), id, known)
-	}
-	return id, nil
+	return create(ctx, l.conn, l.stream.tenant, known)
 }
 
-// createPatiently repeats what the server itself failed at: a server that has
-// just started tidies its directories, and a stream made at that moment can
-// find its own gone.
-func (l *Log) createPatiently(ctx context.Context) error {
-	for attempt := 1; ; attempt++ {
-		err := l.create(ctx)
-		var api *jetstream.APIError
-		if !errors.As(err, &api) || api.Code < 500 || attempt == 20 {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
+// Board implements bus.Boarder.
+func (l *Log) Board() bus.Board { return l.board }
 
-func (l *Log) create(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	_, err := l.js.CreateStream(ctx, jetstream.StreamConfig{
-		Name:              StreamName(l.tenant),
-		Description:       "Keyturn: the newest entry of every key",
-		Subjects:          []string{SubjectPrefix(l.tenant) + ">"},
-		Storage:           jetstream.FileStorage,
-		Retention:         jetstream.LimitsPolicy,
-		Discard:           jetstream.DiscardNew,
-		MaxMsgsPerSubject: 1,
-		MaxMsgs:           -1,
-		MaxBytes:          -1,
-		MaxConsumers:      maxConsumers,
-		ConsumerLimits:    jetstream.StreamConsumerLimits{InactiveThreshold: maxInactive},
-		MaxMsgSize:        bus.MaxData + 4096, // and the headers
-		Replicas:          1,
-		DenyDelete:        true,
-		DenyPurge:         true,
-		Metadata:          map[string]string{metadataLog: rand.Text()},
-	})
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-		return nil // another manager was faster
-	}
-	if err != nil {
-		return fmt.Errorf("bus: making stream %s: %w", StreamName(l.tenant), err)
-	}
-	return nil
-}
-
-// info asks for the log id and the newest sequence.
-func (l *Log) info(ctx context.Context) (id string, head uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	reconnects := l.nc.Stats().Reconnects
-	s, err := l.js.Stream(ctx, StreamName(l.tenant))
-	if err != nil {
-		return "", 0, fmt.Errorf("bus: asking for stream %s: %w", StreamName(l.tenant), l.explain(err))
-	}
-	info := s.CachedInfo()
-	id = info.Config.Metadata[metadataLog]
-	if !wellFormed.MatchString(id) {
-		return "", 0, fmt.Errorf("bus: stream %s has no %s in its metadata, or not one of ours: it is not a keyturn log", StreamName(l.tenant), metadataLog)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.known = &known{s, id, reconnects}
-	return id, info.State.LastSeq, nil
-}
-
-// ask returns what is known of the stream, asking for it if need be.
-func (l *Log) ask(ctx context.Context) (*known, error) {
-	for {
-		l.mu.Lock()
-		k := l.known
-		l.mu.Unlock()
-		if k != nil && k.reconnects == l.nc.Stats().Reconnects {
-			return k, nil
-		}
-		if _, _, err := l.info(ctx); err != nil {
-			return nil, err
-		}
-	}
+// Follow implements bus.Log.
+func (l *Log) Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error] {
+	return l.stream.Follow(ctx, scope, from)
 }
 
 // Get implements bus.Log.
@@ -268,25 +98,64 @@ func (l *Log) Get(ctx context.Context, key string) (bus.Entry, error) {
 	if err := bus.CheckKey(key); err != nil {
 		return bus.Entry{}, err
 	}
-	k, err := l.ask(ctx)
+	id, err := l.stream.identity(ctx)
 	if err != nil {
 		return bus.Entry{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	// The stream denies direct gets, which any copy of it may answer, so that
-	// this is the leader's answer.
-	msg, err := k.stream.GetLastMsgForSubject(ctx, subject(l.tenant, key))
+	seq, data, err := l.newest(ctx, key)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return bus.Entry{}, bus.ErrNotFound
 	}
 	if err != nil {
 		return bus.Entry{}, fmt.Errorf("bus: reading %s: %w", key, l.explain(err))
 	}
-	if len(msg.Data) > bus.MaxData {
+	if len(data) > bus.MaxData {
 		return bus.Entry{}, fmt.Errorf("bus: reading %s: %w", key, bus.ErrTooLarge)
 	}
-	return bus.Entry{Key: key, Data: msg.Data, Position: bus.Position{Log: k.id, Seq: msg.Sequence}}, nil
+	return bus.Entry{Key: key, Data: data, Position: bus.Position{Log: id, Seq: seq}}, nil
+}
+
+// newest reads a key's newest message: from the leader, which has seen every
+// append. Those who may read single keys only are answered by any copy of the
+// stream, of which there is one unless somebody changed that.
+func (l *Log) newest(ctx context.Context, key string) (seq uint64, data []byte, err error) {
+	subject := l.stream.subject(key)
+	if l.pinned != "" {
+		msg, err := l.direct(ctx, l.stream.stream(), subject)
+		if err != nil {
+			return 0, nil, err
+		}
+		seq, err := strconv.ParseUint(msg.Header.Get(jetstream.SequenceHeader), 10, 64)
+		return seq, msg.Data, err
+	}
+	// Stream.GetLastMsgForSubject would ask any copy.
+	request, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	if err != nil {
+		return 0, nil, err
+	}
+	answer, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.stream.stream(), request)
+	if err != nil {
+		return 0, nil, err
+	}
+	var got struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Seq  uint64 `json:"seq"`
+			Data []byte `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(answer.Data, &got); err != nil {
+		return 0, nil, fmt.Errorf("the server's answer: %w", err)
+	}
+	if got.Error != nil {
+		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+			return 0, nil, jetstream.ErrMsgNotFound
+		}
+		return 0, nil, got.Error
+	}
+	return got.Message.Seq, got.Message.Data, nil
 }
 
 // Append implements bus.Log. Where the server does not answer, it asks what
@@ -333,23 +202,30 @@ func wrongLast(err error) bool {
 var errForeignAfter = errors.New("the position is another log's")
 
 func (l *Log) publish(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
-	k, err := l.ask(ctx)
+	id, err := l.stream.identity(ctx)
 	if err != nil {
 		return bus.Position{}, retryable(ctx, err)
 	}
-	if !after.IsZero() && after.Log != k.id {
+	if !after.IsZero() && after.Log != id {
 		return bus.Position{}, errForeignAfter
+	}
+	word, err := l.stream.wordFor(ctx, key)
+	if err != nil {
+		return bus.Position{}, retryable(ctx, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: subject(l.tenant, key), Data: data},
-		jetstream.WithExpectStream(StreamName(l.tenant)),
+	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: l.stream.target(word, key), Data: data},
+		jetstream.WithExpectStream(l.stream.stream()),
 		jetstream.WithExpectLastSequencePerSubject(after.Seq),
 		jetstream.WithRetryAttempts(0))
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		l.stream.forget() // it may have been made anew
+	}
 	if err != nil {
 		return bus.Position{}, retryable(ctx, err)
 	}
-	return bus.Position{Log: k.id, Seq: ack.Sequence}, nil
+	return bus.Position{Log: id, Seq: ack.Sequence}, nil
 }
 
 // retryable marks an error after which the outcome is unknown. What the server

@@ -89,7 +89,7 @@ func (p *plainServer) open(t *testing.T) bus.Log {
 
 // TestConformance runs the suite over the URL of a server that is not ours.
 func TestConformance(t *testing.T) {
-	bustest.Run(t, func(t *testing.T) bustest.Engine {
+	engine := func(t *testing.T) bustest.Engine {
 		p := startPlain(t)
 		return bustest.Engine{
 			Open:  p.open,
@@ -99,7 +99,9 @@ func TestConformance(t *testing.T) {
 				p.start(t)
 			},
 		}
-	})
+	}
+	bustest.Run(t, engine)
+	t.Run("Board", func(t *testing.T) { bustest.RunBoard(t, engine) })
 }
 
 func TestTenantsStayApart(t *testing.T) {
@@ -194,20 +196,25 @@ func TestStrayMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stream, err := js.Stream(t.Context(), "KEYTURN_default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := strings.TrimSuffix(stream.CachedInfo().Config.Subjects[0], ">")
 	stray := func(subject string, size int) {
 		t.Helper()
-		if _, err := js.Publish(t.Context(), subject, make([]byte, size)); err != nil {
+		if _, err := js.Publish(t.Context(), written+subject, make([]byte, size)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	stray("keyturn.default.group.web.hello", 1)
-	stray("keyturn.default.group.web.ä._", 1)
-	stray("keyturn.default.group.web.big._", bus.MaxData+1)
+	stray("group.web.hello", 1)
+	stray("group.web.ä._", 1)
+	stray("group.web.big._", bus.MaxData+1)
 	want, err := l.Append(t.Context(), "group/web/a", bus.Position{}, []byte("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stray("keyturn.default.group.web.last", 1)
+	stray("group.web.last", 1)
 	var got []bus.Update
 	for u, err := range l.Follow(t.Context(), "group/web", bus.Position{}) {
 		if err != nil {

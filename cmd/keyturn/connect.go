@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/internal/datadir"
@@ -149,7 +150,7 @@ func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.C
 			return nil, c, fmt.Errorf("there is no keyturn instance in %s: start one with `keyturn serve --dev`, or say where it is with --data or --nats", data)
 		}
 		identity = d.File("identity.pem")
-		o.Creds = d.File(jetstream.ManagerCreds)
+		o.Creds = d.File(bus.ManagerCreds)
 		if o.URL, err = d.URL(); errors.Is(err, fs.ErrNotExist) {
 			return nil, c, fmt.Errorf("no bus was ever started in %s: start `keyturn serve` on it", data)
 		} else if err != nil {

@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/internal/edge"
 	"github.com/keyturn/keyturn/internal/status"
@@ -54,7 +54,7 @@ func (in *instance) startDev(ctx context.Context, l net.Listener) (*dev, error) 
 	if err := d.writeRoot(ctx); err != nil {
 		return nil, fmt.Errorf("writing the development CA's certificate: %w", err)
 	}
-	log, err := jetstream.ConnectDir(in.dir.Path())
+	log, err := bus.OpenDir(in.dir.Path(), bus.Options{Name: "keyturn edge", Logger: in.logger})
 	if err != nil {
 		return nil, err
 	}

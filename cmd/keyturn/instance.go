@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/bus/jetstream/embedded"
 	"github.com/keyturn/keyturn/internal/datadir"
@@ -153,10 +154,10 @@ func (in *instance) startBus(ctx context.Context) error {
 	}
 	in.onStop(func() error { server.Shutdown(); return nil })
 	in.url = server.URL()
-	if err := in.dir.Creds(jetstream.ManagerCreds, func() ([]byte, error) { return server.ManagerCreds(manager.DefaultTenant) }); err != nil {
+	if err := in.dir.Creds(bus.ManagerCreds, func() ([]byte, error) { return server.ManagerCreds(manager.DefaultTenant) }); err != nil {
 		return err
 	}
-	if err := in.dir.Creds(jetstream.ReplicaCreds, func() ([]byte, error) {
+	if err := in.dir.Creds(bus.ReplicaCreds, func() ([]byte, error) {
 		return server.ReplicaCreds(manager.DefaultTenant, manager.DefaultGroup)
 	}); err != nil {
 		return err
@@ -164,23 +165,25 @@ func (in *instance) startBus(ctx context.Context) error {
 	if err := in.dir.SetURL(in.url); err != nil {
 		return fmt.Errorf("telling others where the bus is: %w", err)
 	}
-	in.log, err = jetstream.Connect(jetstream.Options{URL: in.url, Creds: in.dir.File(jetstream.ManagerCreds), Name: "keyturn serve", Logger: in.logger})
-	if err != nil {
-		return err
-	}
-	in.onStop(func() error { in.log.Close(); return nil })
 	known, err := in.dir.LogID()
 	if err != nil {
 		return err
 	}
-	id, err := in.log.Create(ctx, known)
+	id, err := server.Create(ctx, manager.DefaultTenant, known)
 	if err != nil {
 		return fmt.Errorf("opening the log in %s: %w", filepath.Join(in.dir.Path(), "bus"), err)
 	}
-	if id == known {
-		return nil
+	if id != known {
+		if err := in.dir.SetLogID(id); err != nil {
+			return err
+		}
 	}
-	return in.dir.SetLogID(id)
+	in.log, err = jetstream.Connect(jetstream.Options{URL: in.url, Creds: in.dir.File(bus.ManagerCreds), Name: "keyturn serve", Logger: in.logger})
+	if err != nil {
+		return err
+	}
+	in.onStop(func() error { in.log.Close(); return nil })
+	return nil
 }
 
 func (in *instance) startManager(ctx context.Context) error {

@@ -25,6 +25,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/datadir"
@@ -155,7 +156,7 @@ func answers(dir string) error {
 	if err != nil {
 		return err
 	}
-	log, err := jetstream.Connect(jetstream.Options{URL: url, Creds: d.File(jetstream.ManagerCreds), Logger: slog.New(slog.DiscardHandler)})
+	log, err := jetstream.Connect(jetstream.Options{URL: url, Creds: d.File(bus.ManagerCreds), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

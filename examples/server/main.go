@@ -24,7 +24,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/bus"
+	_ "github.com/keyturn/keyturn/bus/jetstream" // for nats:// and tls:// in bus.url
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/replica"
 )
@@ -50,12 +51,12 @@ func main() {
 
 func serve(ctx context.Context, dir, snapshot, listen string) error {
 	// ------------------------------------------------------------------------
-	bus, err := jetstream.ConnectDir(dir)
+	conn, err := bus.OpenDir(dir, bus.Options{}) // returns at once, whether the bus is up or not
 	if err != nil {
 		return err
 	}
-	defer bus.Close()
-	certificates, err := replica.Open(ctx, replica.Config{Dir: dir, Snapshot: snapshot, Log: bus})
+	defer conn.Close()
+	certificates, err := replica.Open(ctx, replica.Config{Dir: dir, Snapshot: snapshot, Log: conn})
 	if err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/internal/durable"
 	"github.com/keyturn/keyturn/replica"
 	"github.com/keyturn/keyturn/seal"
@@ -279,13 +279,13 @@ func (d *Dir) once(name string, create func() ([]byte, error)) (string, error) {
 
 // URL returns where the embedded bus listens, or did when it last ran.
 func (d *Dir) URL() (string, error) {
-	b, err := durable.ReadFile(d.File(jetstream.URLFile), maxSmall)
+	b, err := durable.ReadFile(d.File(bus.URLFile), maxSmall)
 	return strings.TrimSpace(string(b)), err
 }
 
 // SetURL tells others where the embedded bus listens.
 func (d *Dir) SetURL(url string) error {
-	return durable.WriteFile(d.File(jetstream.URLFile), []byte(url+"\n"), durable.PrivateFile)
+	return durable.WriteFile(d.File(bus.URLFile), []byte(url+"\n"), durable.PrivateFile)
 }
 
 // LogID returns the id of the embedded bus's log, "" before there was one.

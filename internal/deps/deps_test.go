@@ -37,6 +37,7 @@ issuer, seal < issuer/localca
 issuer < issuer/issuertest                       # a conformance suite knows its contract alone
 
 bus < bus/membus, bus/jetstream
+event < bus/jetstream                            # its credentials know the keys of a fleet
 bus/jetstream < bus/jetstream/embedded           # the server behind the client, as its tests are
 bus < bus/bustest                                # a conformance suite knows its contract alone
 

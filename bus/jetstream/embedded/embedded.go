@@ -13,7 +13,6 @@ package embedded
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -21,12 +20,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nkeys"
 
 	"github.com/keyturn/keyturn/bus"
-	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/internal/durable"
 )
 
@@ -48,8 +44,8 @@ type Config struct {
 
 // A Server is a running NATS server.
 type Server struct {
-	server  *server.Server
-	account nkeys.KeyPair
+	server *server.Server
+	keys   keys
 }
 
 // Start starts the server and returns when it takes connections.
@@ -76,7 +72,7 @@ func Start(c Config) (*Server, error) {
 		DisableJetStreamBanner: true,
 		MaxPayload:             bus.MaxData + 64<<10,
 	}
-	if err := keys.trust(opts); err != nil {
+	if err := keys.trust(opts, nil); err != nil {
 		return nil, fmt.Errorf("embedded bus: %w", err)
 	}
 	if err := free(opts); err != nil {
@@ -99,7 +95,7 @@ func Start(c Config) (*Server, error) {
 		s.WaitForShutdown()
 		return nil, fmt.Errorf("embedded bus: JetStream did not start: %s", log.lastFatal())
 	}
-	return &Server{s, keys.account}, nil
+	return &Server{s, keys}, nil
 }
 
 // free says early, and in words, that the address is taken.
@@ -144,142 +140,4 @@ func (s *Server) URL() string { return s.server.ClientURL() }
 func (s *Server) Shutdown() {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-}
-
-// ManagerCreds makes credentials, in the format of a NATS .creds file, for a
-// manager of the tenant: all of its stream, and no other.
-func (s *Server) ManagerCreds(tenant string) ([]byte, error) {
-	stream := jetstream.StreamName(tenant)
-	return s.creds("manager", func(inbox string, p *jwt.Permissions) {
-		p.Pub.Allow.Add(
-			jetstream.SubjectPrefix(tenant)+">",
-			"$JS.API.INFO",
-			"$JS.API.STREAM.CREATE."+stream,
-			"$JS.API.STREAM.INFO."+stream,
-			"$JS.API.STREAM.MSG.GET."+stream,
-			"$JS.API.CONSUMER.CREATE."+stream+".>",
-			"$JS.FC."+stream+".>",
-		)
-		p.Sub.Allow.Add(inbox)
-	})
-}
-
-// ReplicaCreds makes credentials for replicas of one group: they can follow the
-// group's scope, and write nothing.
-func (s *Server) ReplicaCreds(tenant, group string) ([]byte, error) {
-	stream := jetstream.StreamName(tenant)
-	return s.creds("replica-"+group, func(inbox string, p *jwt.Permissions) {
-		p.Pub.Allow.Add(
-			"$JS.API.STREAM.INFO."+stream,
-			"$JS.API.CONSUMER.CREATE."+stream+".*."+jetstream.Filter(tenant, "group/"+group),
-			"$JS.FC."+stream+".>",
-		)
-		p.Sub.Allow.Add(inbox)
-	})
-}
-
-func (s *Server) creds(name string, allow func(inbox string, p *jwt.Permissions)) ([]byte, error) {
-	user, err := nkeys.CreateUser()
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
-	}
-	public, err := user.PublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
-	}
-	claims := jwt.NewUserClaims(public)
-	claims.Name = name
-	allow(jetstream.InboxPrefix(public)+".>", &claims.Permissions)
-	token, err := claims.Encode(s.account)
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
-	}
-	seed, err := user.Seed()
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
-	}
-	return jwt.FormatUserConfig(token, seed)
-}
-
-// keys are what the server's trust hangs on.
-type keys struct{ operator, account, system nkeys.KeyPair }
-
-func loadKeys(dir string) (k keys, err error) {
-	for name, to := range map[string]struct {
-		key  *nkeys.KeyPair
-		make func() (nkeys.KeyPair, error)
-	}{
-		"operator.nk": {&k.operator, nkeys.CreateOperator},
-		"account.nk":  {&k.account, nkeys.CreateAccount},
-		"system.nk":   {&k.system, nkeys.CreateAccount},
-	} {
-		if *to.key, err = loadKey(filepath.Join(dir, name), to.make); err != nil {
-			return k, err
-		}
-	}
-	return k, nil
-}
-
-func loadKey(path string, create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, error) {
-	seed, err := durable.ReadPrivate(path, 1024)
-	if errors.Is(err, fs.ErrNotExist) {
-		key, err := create()
-		if err != nil {
-			return nil, err
-		}
-		seed, err := key.Seed()
-		if err != nil {
-			return nil, err
-		}
-		return key, durable.CreateFile(path, seed, durable.PrivateFile)
-	}
-	if err != nil {
-		return nil, err
-	}
-	key, err := nkeys.FromSeed(seed)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return key, nil
-}
-
-// trust makes the server trust the operator and know its two accounts.
-func (k keys) trust(o *server.Options) error {
-	operatorPub, err := k.operator.PublicKey()
-	if err != nil {
-		return err
-	}
-	systemPub, err := k.system.PublicKey()
-	if err != nil {
-		return err
-	}
-	operator := jwt.NewOperatorClaims(operatorPub)
-	operator.Name = "keyturn"
-	operator.SystemAccount = systemPub
-	o.TrustedOperators = []*jwt.OperatorClaims{operator}
-	o.SystemAccount = systemPub
-	resolver := &server.MemAccResolver{}
-	o.AccountResolver = resolver
-	for name, pair := range map[string]nkeys.KeyPair{"KEYTURN": k.account, "SYS": k.system} {
-		public, err := pair.PublicKey()
-		if err != nil {
-			return err
-		}
-		claims := jwt.NewAccountClaims(public)
-		claims.Name = name
-		if name == "KEYTURN" {
-			claims.Limits.JetStreamLimits = jwt.JetStreamLimits{
-				MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit,
-				MaxAckPending: jwt.NoLimit,
-			}
-		}
-		token, err := claims.Encode(k.operator)
-		if err != nil {
-			return err
-		}
-		if err := resolver.Store(public, token); err != nil {
-			return err
-		}
-	}
-	return nil
 }

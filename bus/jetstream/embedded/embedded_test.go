@@ -36,7 +36,7 @@ func start(t *testing.T, dir string) *engine {
 	e := &engine{dir: dir}
 	e.start(t)
 	t.Cleanup(func() { e.server.Shutdown() })
-	e.write(t, jetstream.ManagerCreds, func() ([]byte, error) { return e.server.ManagerCreds("default") })
+	e.write(t, bus.ManagerCreds, func() ([]byte, error) { return e.server.ManagerCreds("default") })
 	return e
 }
 
@@ -47,7 +47,7 @@ func (e *engine) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.server = s
-	e.write(t, jetstream.URLFile, func() ([]byte, error) { return []byte(s.URL() + "\n"), nil })
+	e.write(t, bus.URLFile, func() ([]byte, error) { return []byte(s.URL() + "\n"), nil })
 }
 
 func (e *engine) write(t *testing.T, name string, text func() ([]byte, error)) {
@@ -64,7 +64,7 @@ func (e *engine) write(t *testing.T, name string, text func() ([]byte, error)) {
 func (e *engine) connect(t *testing.T, creds string) *jetstream.Log {
 	t.Helper()
 	l, err := jetstream.Connect(jetstream.Options{
-		URLFile: filepath.Join(e.dir, jetstream.URLFile), Creds: filepath.Join(e.dir, creds), Logger: slog.New(slog.DiscardHandler),
+		URLFile: filepath.Join(e.dir, bus.URLFile), Creds: filepath.Join(e.dir, creds), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -75,15 +75,14 @@ func (e *engine) connect(t *testing.T, creds string) *jetstream.Log {
 
 func (e *engine) open(t *testing.T) bus.Log {
 	t.Helper()
-	l := e.connect(t, jetstream.ManagerCreds)
-	if _, err := l.Create(t.Context(), ""); err != nil {
+	if _, err := e.server.Create(t.Context(), "default", ""); err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return e.connect(t, bus.ManagerCreds)
 }
 
 func TestConformance(t *testing.T) {
-	bustest.Run(t, func(t *testing.T) bustest.Engine {
+	engine := func(t *testing.T) bustest.Engine {
 		e := start(t, t.TempDir())
 		return bustest.Engine{
 			Open:  e.open,
@@ -93,17 +92,18 @@ func TestConformance(t *testing.T) {
 				e.start(t)
 			},
 		}
-	})
+	}
+	bustest.Run(t, engine)
+	t.Run("Board", func(t *testing.T) { bustest.RunBoard(t, engine) })
 }
 
 func TestALostLogIsNotReplacedByAnEmptyOne(t *testing.T) {
 	e := start(t, t.TempDir())
-	l := e.connect(t, jetstream.ManagerCreds)
-	id, err := l.Create(t.Context(), "")
+	id, err := e.server.Create(t.Context(), "default", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := l.Create(t.Context(), id); err != nil || again != id {
+	if again, err := e.server.Create(t.Context(), "default", id); err != nil || again != id {
 		t.Fatal(again, err)
 	}
 	e.server.Shutdown()
@@ -111,14 +111,13 @@ func TestALostLogIsNotReplacedByAnEmptyOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.start(t)
-	l = e.connect(t, jetstream.ManagerCreds)
-	if _, err := l.Create(t.Context(), id); !errors.Is(err, bus.ErrPosition) {
+	if _, err := e.server.Create(t.Context(), "default", id); !errors.Is(err, bus.ErrPosition) {
 		t.Fatalf("the log is gone, and Create says %v", err)
 	}
-	if _, err := l.Create(t.Context(), ""); err != nil {
+	if _, err := e.server.Create(t.Context(), "default", ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Create(t.Context(), id); !errors.Is(err, bus.ErrPosition) {
+	if _, err := e.server.Create(t.Context(), "default", id); !errors.Is(err, bus.ErrPosition) {
 		t.Fatalf("it is another log, and Create says %v", err)
 	}
 }
@@ -131,8 +130,8 @@ func TestReplicasReadTheirGroupOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	e.write(t, jetstream.ReplicaCreds, func() ([]byte, error) { return e.server.ReplicaCreds("default", "web") })
-	l := e.connect(t, jetstream.ReplicaCreds)
+	e.write(t, bus.ReplicaCreds, func() ([]byte, error) { return e.server.ReplicaCreds("default", "web") })
+	l := e.connect(t, bus.ReplicaCreds)
 	var got []string
 	for u, err := range l.Follow(t.Context(), "group/web", bus.Position{}) {
 		if err != nil {
@@ -174,8 +173,8 @@ func TestReplicasReadTheirGroupOnly(t *testing.T) {
 func TestReplicasCannotTurnTheServerAgainstItself(t *testing.T) {
 	e := start(t, t.TempDir())
 	manager := e.open(t)
-	e.write(t, jetstream.ReplicaCreds, func() ([]byte, error) { return e.server.ReplicaCreds("default", "web") })
-	creds := filepath.Join(e.dir, jetstream.ReplicaCreds)
+	e.write(t, bus.ReplicaCreds, func() ([]byte, error) { return e.server.ReplicaCreds("default", "web") })
+	creds := filepath.Join(e.dir, bus.ReplicaCreds)
 	text, err := os.ReadFile(creds)
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +223,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	for what, opts := range map[string][]nats.Option{
 		"without credentials":   nil,
 		"with a password":       {nats.UserInfo("a", "b")},
-		"with another server's": {nats.UserCredentials(filepath.Join(other.dir, jetstream.ManagerCreds))},
+		"with another server's": {nats.UserCredentials(filepath.Join(other.dir, bus.ManagerCreds))},
 	} {
 		if nc, err := nats.Connect(e.server.URL(), opts...); err == nil {
 			nc.Close()

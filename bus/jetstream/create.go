@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package jetstream
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/keyturn/keyturn/bus"
+)
+
+// A follower is a consumer. Whoever may follow may make as many as he has names
+// for: their number is bounded, and those that nobody listens to end.
+const (
+	maxConsumers = 50_000
+	maxInactive  = 5 * time.Minute
+)
+
+// boardAge is how long the board keeps what nobody says again.
+const boardAge = 7 * 24 * time.Hour
+
+// Create makes a tenant's streams, the log's and the board's, and returns the
+// log's id. A known id is one that an earlier Create returned: if the log is
+// gone then, or is another one, Create says so instead of going on with an empty
+// one. A board that is missing is made.
+//
+// The connection needs the right to ask for and make these two streams, to write
+// to them and to read the ids. Whoever may make a stream can read all others of
+// the account through it: managers do not have that right.
+func Create(ctx context.Context, nc *nats.Conn, tenant, known string) (id string, err error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return "", fmt.Errorf("bus: jetstream: %w", err)
+	}
+	return create(ctx, &conn{nc: nc, js: js}, tenant, known)
+}
+
+func create(ctx context.Context, c *conn, tenant, known string) (id string, err error) {
+	log := &stream{conn: c, names: names{tenant: tenant}}
+	id, word, err := log.info(ctx)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && known == "":
+		id, word, err = log.createPatiently(ctx)
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return "", fmt.Errorf("%w: stream %s, which held log %s, is gone: restore the server's data", bus.ErrPosition, StreamName(tenant), known)
+	case err == nil && known != "" && id != known:
+		return "", fmt.Errorf("%w: stream %s holds log %s, not %s: restore the server's data", bus.ErrPosition, StreamName(tenant), id, known)
+	}
+	if err != nil {
+		return "", err
+	}
+	board := &stream{conn: c, names: names{tenant: tenant, board: true}}
+	boardID, _, err := board.info(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		boardID, _, err = board.createPatiently(ctx)
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := log.tell(ctx, word, log.idSubject(), id); err != nil {
+		return "", err
+	}
+	return id, log.tell(ctx, word, board.idSubject(), boardID)
+}
+
+// tell writes an id to the log, for those who may not ask for the stream.
+func (s *stream) tell(ctx context.Context, word, subject, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	msg, err := s.direct(ctx, s.stream(), subject)
+	if err == nil && string(msg.Data) == id {
+		return nil
+	}
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+		_, err = s.js.Publish(ctx, s.written()+word+"."+subject[len(s.kept()):], []byte(id))
+	}
+	if err != nil {
+		return fmt.Errorf("bus: writing the id of stream %s: %w", s.stream(), s.explain(err))
+	}
+	return nil
+}
+
+// createPatiently repeats what the server itself failed at: a server that has
+// just started tidies its directories, and a stream made at that moment can
+// find its own gone.
+func (s *stream) createPatiently(ctx context.Context) (id, word string, err error) {
+	for attempt := 1; ; attempt++ {
+		err := s.create(ctx)
+		var api *jetstream.APIError
+		switch {
+		case err == nil:
+			return s.info(ctx)
+		case !errors.As(err, &api) || api.Code < 500 || attempt == 20:
+			return "", "", err
+		}
+		select {
+		case <-ctx.Done():
+			return "", "", err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (s *stream) create(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	_, err := s.js.CreateStream(ctx, s.config())
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		return nil // another manager was faster
+	}
+	if err != nil {
+		return fmt.Errorf("bus: making stream %s: %w", s.stream(), err)
+	}
+	return nil
+}
+
+// config is that of a new stream, with an id and a word of its own.
+func (s *stream) config() jetstream.StreamConfig {
+	c := jetstream.StreamConfig{
+		Name:              s.stream(),
+		Description:       "Keyturn: the newest entry of every key",
+		Subjects:          []string{s.written() + rand.Text() + ".>", s.written() + openWord + "." + s.open() + ".>"},
+		SubjectTransform:  &jetstream.SubjectTransformConfig{Source: s.written() + "*.>", Destination: s.kept() + ">"},
+		Storage:           jetstream.FileStorage,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxMsgsPerSubject: 1,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxConsumers:      maxConsumers,
+		ConsumerLimits:    jetstream.StreamConsumerLimits{InactiveThreshold: maxInactive},
+		MaxMsgSize:        bus.MaxData + 4096, // and the headers
+		Replicas:          1,
+		AllowDirect:       true,
+		DenyDelete:        true,
+		DenyPurge:         true,
+		Metadata:          map[string]string{metadataLog: rand.Text()},
+	}
+	if s.board {
+		c.Description = "Keyturn: the newest notice of every key"
+		c.MaxAge = boardAge
+		// Not fsynced, whatever the server does otherwise.
+		c.PersistMode = jetstream.AsyncPersistMode
+	}
+	return c
+}
