@@ -27,10 +27,10 @@ const (
 // generation. It only ever grows.
 type Version struct {
 	// Epoch is the log's; a restore raises it. The first is 1.
-	Epoch uint64
+	Epoch uint64 `json:"epoch"`
 	// Generation counts the certificates of one managed certificate. The first
 	// is 1; 0 is before it.
-	Generation uint64
+	Generation uint64 `json:"generation"`
 }
 
 // Less reports whether v comes before o.

@@ -26,8 +26,11 @@ const (
 	managerSetKey = "conf/managers/set" // inside ManagersKey's entry, never on the bus
 )
 
-// StateScope is the scope that managers follow.
-const StateScope = "state"
+// Scopes that managers follow.
+const (
+	StateScope  = "state"
+	GroupsScope = "conf/group" // the groups' public keys
+)
 
 // NewID makes the id of a managed certificate: 8 random bytes as 11 base64url
 // characters (RFC 4648 section 5, without padding), never starting with "-",
@@ -75,7 +78,7 @@ func CertificateKey(group, id string) string { return GroupScope(group) + "/" + 
 func IssuerKey(name string) string { return "conf/issuer/" + name }
 
 // GroupKey is the key of a group's public key.
-func GroupKey(group string) string { return "conf/group/" + group }
+func GroupKey(group string) string { return GroupsScope + "/" + group }
 
 // Scopes of the log that those who look after joins follow.
 const (

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
@@ -75,7 +76,10 @@ type Manager struct {
 	progress func(id, what string)
 	changed  func(*Managed)
 
+	live atomic.Pointer[view] // Run's; nil while it does not run
+
 	mu      sync.Mutex
+	stats   Stats                   // guarded by mu
 	seen    map[string]sighting     // guarded by mu; claims by id
 	mine    map[string]int          // guarded by mu; attempts under way by id
 	issuers map[string]cachedIssuer // guarded by mu; by name
@@ -174,6 +178,11 @@ func (e *busError) Unwrap() error { return e.err }
 
 // appendTimeout bounds one append: a bus may retry as long as it is let.
 const appendTimeout = 30 * time.Second
+
+// open verifies and decodes an entry that a manager signed.
+func (m *Manager) open(key string, data []byte) (*event.Event, error) {
+	return event.Open(m.managers, m.tenant, key, data)
+}
 
 // get reads, verifies and decodes an entry.
 func get[B event.Body](ctx context.Context, m *Manager, key string) (body B, at bus.Position, err error) {

@@ -5,7 +5,6 @@ package manager
 import (
 	"container/heap"
 	"context"
-	"errors"
 	"path"
 	"sync"
 	"time"
@@ -13,6 +12,9 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
 )
+
+// groupsScope holds the entries of all groups' certificates.
+const groupsScope = "group"
 
 const (
 	// perIssuer is how many renewals run at once with one issuer. A slow or
@@ -24,29 +26,28 @@ const (
 	// grace is how long whoever made a certificate, or committed a
 	// generation, has to go on with it, before another manager does.
 	grace = 10 * time.Second
-	// refollow is the wait before the bus is followed again.
-	refollow = time.Second
 )
 
 // Run renews every managed certificate when it is due, makes up for what
 // another manager left undone, and returns when ctx ends and its work has.
 func (m *Manager) Run(ctx context.Context) {
-	s := &scheduler{
-		m: m, ctx: ctx, known: make(map[string]*Managed), busy: make(map[string]bool),
-		copies: make(map[string]event.Version), slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1),
+	s := newScheduler(ctx, m)
+	m.live.Store(s.view)
+	defer m.live.Store(nil)
+	for _, from := range s.sources() {
+		s.work.Go(func() { m.follow(ctx, from) })
 	}
-	s.work.Go(func() { s.follow(event.StateScope, s.takeState) })
-	s.work.Go(func() { s.follow("group", s.takeCopy) })
 	s.loop()
 	s.work.Wait()
 }
 
-// A scheduler is one Run.
+// A scheduler is one Run, or what a pass of RenewDue knows.
 type scheduler struct {
 	m    *Manager
 	ctx  context.Context // Run's
 	work sync.WaitGroup
 	wake chan struct{}
+	view *view
 
 	mu     sync.Mutex
 	known  map[string]*Managed      // guarded by mu; the newest state by id
@@ -57,34 +58,21 @@ type scheduler struct {
 	caught bool                     // guarded by mu; all copies were seen once
 }
 
-// follow hands every update of a scope to take until ctx ends.
-func (s *scheduler) follow(scope string, take func(bus.Update)) {
-	var at bus.Position
-	var last string
-	for s.ctx.Err() == nil {
-		for u, err := range s.m.log.Follow(s.ctx, scope, at) {
-			if errors.Is(err, bus.ErrPosition) {
-				at = bus.Position{}
-			}
-			if err != nil {
-				if s.ctx.Err() == nil && err.Error() != last {
-					last = err.Error()
-					s.m.logger.Warn("the bus is not being followed; trying on", "scope", scope, "error", err)
-				}
-				break
-			}
-			at, last = u.Position, ""
-			take(u)
-		}
-		select {
-		case <-s.ctx.Done():
-		case <-time.After(refollow):
-		}
+func newScheduler(ctx context.Context, m *Manager) *scheduler {
+	return &scheduler{
+		m: m, ctx: ctx, view: newView(m), known: make(map[string]*Managed), busy: make(map[string]bool),
+		copies: make(map[string]event.Version), slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1),
 	}
+}
+
+// sources are all that is looked at.
+func (s *scheduler) sources() []source {
+	return append(s.view.sources(s.ctx), source{s.m.log, event.StateScope, s.takeState}, source{s.m.log, groupsScope, s.takeCopy})
 }
 
 func (s *scheduler) takeState(u bus.Update) {
 	if u.CaughtUp {
+		s.view.mark(event.StateScope)
 		s.poke()
 		return
 	}
@@ -97,6 +85,7 @@ func (s *scheduler) takeState(u bus.Update) {
 	s.known[c.ID] = c
 	s.planLocked(c, 0)
 	s.mu.Unlock()
+	s.view.certificate(c)
 	s.m.changed(c)
 	s.poke()
 }
@@ -125,9 +114,12 @@ func (s *scheduler) takeCopy(u bus.Update) {
 	}
 }
 
-func (s *scheduler) poke() {
+func (s *scheduler) poke() { notify(s.wake) }
+
+// notify wakes whoever waits on c, now or next.
+func notify(c chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -136,17 +128,36 @@ func (s *scheduler) poke() {
 // not before the given wait is over.
 func (s *scheduler) planLocked(c *Managed, wait time.Duration) {
 	at := time.Now().Add(wait)
-	if s.caught && c.Generation > 0 && s.copies[c.ID].Less(c.Version) {
+	if s.uncopiedLocked(c) {
 		s.due.push(c.ID, c.Position, later(at, c.graceEnds()))
 	}
 	if c.Removed {
 		return
 	}
-	due := later(at, c.RenewAt())
+	s.due.push(c.ID, c.Position, later(at, c.dueAt()))
+}
+
+// uncopiedLocked reports whether the newest generation, or the removal, is
+// known not to stand for replicas.
+func (s *scheduler) uncopiedLocked(c *Managed) bool {
+	return s.caught && c.Generation > 0 && s.copies[c.ID].Less(c.Version)
+}
+
+// dueAt is RenewAt, but leaves the maker of a certificate time for the first
+// generation.
+func (c *Managed) dueAt() time.Time {
 	if c.Generation == 0 {
-		due = later(due, c.graceEnds()) // its maker is at it
+		return later(c.RenewAt(), c.graceEnds())
 	}
-	s.due.push(c.ID, c.Position, due)
+	return c.RenewAt()
+}
+
+// reason is why the next generation is made by the schedule.
+func (c *Managed) reason() string {
+	if c.Generation == 0 {
+		return event.ReasonNew
+	}
+	return event.ReasonRenewal
 }
 
 // graceEnds trusts the clock of whoever wrote the state no further than ours.
@@ -181,6 +192,7 @@ func (s *scheduler) loop() {
 
 // start starts what is due and returns the time until the next is.
 func (s *scheduler) start() time.Duration {
+	s.m.count(func(s *Stats) { s.LastPass = time.Now() })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.due) > 0 {
@@ -199,7 +211,7 @@ func (s *scheduler) start() time.Duration {
 }
 
 func (s *scheduler) startLocked(c *Managed) {
-	if c.Generation > 0 && s.caught && s.copies[c.ID].Less(c.Version) {
+	if s.uncopiedLocked(c) {
 		s.goLocked(c, func() (*Managed, error) { return c, s.m.copy(s.ctx, c) })
 		return
 	}
@@ -214,10 +226,6 @@ func (s *scheduler) startLocked(c *Managed) {
 		s.due.push(c.ID, c.Position, time.Now().Add(wait)) // another manager is at it
 		return
 	}
-	reason := event.ReasonRenewal
-	if c.Generation == 0 {
-		reason = event.ReasonNew
-	}
 	slot := s.slots[c.Spec.Issuer]
 	if slot == nil {
 		slot = make(chan struct{}, perIssuer)
@@ -230,7 +238,7 @@ func (s *scheduler) startLocked(c *Managed) {
 			return nil, s.ctx.Err()
 		}
 		defer func() { <-slot }()
-		return s.m.attempt(s.ctx, c, reason)
+		return s.m.attempt(s.ctx, c, c.reason())
 	})
 }
 

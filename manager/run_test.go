@@ -468,10 +468,8 @@ func TestPlans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, m := newFleet(t)
 		c := make1(t, m, "a.example")
-		s := &scheduler{
-			m: m, ctx: t.Context(), known: map[string]*Managed{c.ID: c}, busy: make(map[string]bool),
-			copies: map[string]event.Version{}, slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1),
-		}
+		s := newScheduler(t.Context(), m)
+		s.known[c.ID] = c
 		for range 100 {
 			s.takeCopy(bus.Update{CaughtUp: true})
 		}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Why RenewDue did not try to renew what is due.
+var (
+	// ErrClaimed means that another manager is making the generation.
+	ErrClaimed = errors.New("another manager is at it")
+	// ErrLeft means that the pass ended first.
+	ErrLeft = errors.New("left for the next pass")
+)
+
+// deadClaim is how old a claim is, by the clocks of two machines, when RenewDue
+// takes it for dead: a pass is too short to see it lapse. A living manager
+// renews its claim every thirty seconds; if its clock, or ours, is wrong by more
+// than this, an order is made twice, and still one generation is published.
+const deadClaim = time.Hour
+
+// DueOptions bound one pass of RenewDue.
+type DueOptions struct {
+	// Max is how many certificates are attempted at most; 0 is no limit.
+	Max int
+	// For is for how long new attempts are begun; 0 is no limit. One that was begun
+	// is finished: an issuer has five minutes.
+	For time.Duration
+	// Progress, if not nil, is told each result as it comes, one at a time.
+	Progress func(DueResult)
+}
+
+// A DueResult is what became of one certificate that was due.
+type DueResult struct {
+	ID     string
+	Names  []string
+	Group  string
+	Issuer string
+	// Generation is the one that was made, or, with an error, the newest before.
+	Generation uint64
+	// Err is nil if a generation was made; ErrClaimed, ErrLeft, or why the attempt
+	// failed, which is noted in the state.
+	Err error
+}
+
+// RenewDue is one pass of what Run does all the time, for cron, systemd timers
+// and functions: it renews what is due, those that are marked first and then
+// those that end soonest; makes up for what others left undone; answers a log
+// that went back; and signs a beacon for each group. Eight attempts run at once
+// with each issuer. Nothing is tried twice: what failed is noted, and due again
+// when its back-off ends.
+//
+// Every in Config must be the interval of the timer, so that replicas do not
+// miss beacons. The results come in no particular order; the error is what else
+// went wrong, and then there may be results nevertheless.
+func (m *Manager) RenewDue(ctx context.Context, o DueOptions) ([]DueResult, error) {
+	s := newScheduler(ctx, m)
+	if err := s.readAll(); err != nil {
+		return nil, fmt.Errorf("reading what is due: %w", err)
+	}
+	problems := []error{s.view.problems()}
+	p := &pass{s: s, o: o}
+	if o.For > 0 {
+		p.until = time.Now().Add(o.For)
+	}
+	problems = append(problems, s.copyAll())
+	p.run(s.dueNow())
+	m.count(func(s *Stats) { s.LastPass = time.Now() })
+	return p.results, errors.Join(problems...)
+}
+
+// readAll reads the states, the groups' entries, and what members report.
+func (s *scheduler) readAll() error {
+	for _, from := range s.sources() {
+		if err := s.m.read(s.ctx, from); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyAll makes up for generations and removals that were committed and not
+// copied for their group.
+func (s *scheduler) copyAll() error {
+	var failed []error
+	for _, c := range s.known {
+		if !s.uncopiedLocked(c) || s.ctx.Err() != nil { // nobody else works on s
+			continue
+		}
+		if err := s.m.copy(s.ctx, c); err != nil {
+			failed = append(failed, fmt.Errorf("publishing generation %d of %s: %w", c.Generation, c.ID, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// dueNow returns what is due, in the order in which it is to be renewed.
+func (s *scheduler) dueNow() []*Managed {
+	var due []*Managed
+	now := time.Now()
+	for _, c := range s.known {
+		if !c.Removed && !c.dueAt().After(now) {
+			due = append(due, c)
+		}
+	}
+	slices.SortFunc(due, func(a, b *Managed) int {
+		if (a.Mark != nil) != (b.Mark != nil) {
+			if a.Mark != nil {
+				return -1
+			}
+			return 1
+		}
+		if n := a.end().Compare(b.end()); n != 0 {
+			return n
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return due
+}
+
+// end is when the newest generation ends; the zero Time before the first.
+func (c *Managed) end() time.Time {
+	if c.Certificate == nil {
+		return time.Time{}
+	}
+	return c.Certificate.NotAfter
+}
+
+// A pass is one RenewDue.
+type pass struct {
+	s     *scheduler
+	o     DueOptions
+	until time.Time // zero: without end
+
+	mu      sync.Mutex
+	results []DueResult // guarded by mu
+}
+
+// run renews what is due, perIssuer at once with each issuer.
+func (p *pass) run(due []*Managed) {
+	queues := make(map[string]chan *Managed)
+	n := 0
+	for _, c := range due {
+		switch {
+		case p.s.m.claimed(c) > 0 && time.Since(c.Claim.At) < deadClaim:
+			p.done(c, ErrClaimed)
+		case p.o.Max > 0 && n >= p.o.Max:
+			p.done(c, ErrLeft)
+		default:
+			n++
+			if queues[c.Spec.Issuer] == nil {
+				queues[c.Spec.Issuer] = make(chan *Managed, len(due))
+			}
+			queues[c.Spec.Issuer] <- c
+		}
+	}
+	var work sync.WaitGroup
+	for _, queue := range queues {
+		close(queue)
+		for range min(perIssuer, len(queue)) {
+			work.Go(func() {
+				for c := range queue {
+					p.renew(c)
+				}
+			})
+		}
+	}
+	work.Wait()
+}
+
+func (p *pass) renew(c *Managed) {
+	ctx := p.s.ctx
+	if ctx.Err() != nil || !p.until.IsZero() && !time.Now().Before(p.until) {
+		p.done(c, ErrLeft)
+		return
+	}
+	made, err := p.s.m.attempt(ctx, c, c.reason())
+	switch {
+	case conflict(err):
+		err = ErrClaimed
+	case err == nil:
+		c = made
+	}
+	p.done(c, err)
+}
+
+func (p *pass) done(c *Managed, err error) {
+	r := DueResult{ID: c.ID, Names: c.Spec.Names, Group: c.Spec.Group, Issuer: c.Spec.Issuer, Generation: c.Generation, Err: err}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.results = append(p.results, r)
+	if p.o.Progress != nil {
+		p.o.Progress(r)
+	}
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+)
+
+// refollow is the wait before the bus is followed again.
+const refollow = time.Second
+
+// A source is a scope of the log or of the board, and what takes its updates.
+type source struct {
+	from interface {
+		Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error]
+	}
+	scope string
+	take  func(bus.Update)
+}
+
+// follow hands every update of a source to what takes them until ctx ends.
+func (m *Manager) follow(ctx context.Context, s source) {
+	var at bus.Position
+	var last string
+	for ctx.Err() == nil {
+		for u, err := range s.from.Follow(ctx, s.scope, at) {
+			if errors.Is(err, bus.ErrPosition) {
+				at = bus.Position{}
+			}
+			if err != nil {
+				if ctx.Err() == nil && err.Error() != last {
+					last = err.Error()
+					m.logger.Warn("the bus is not being followed; trying on", "scope", s.scope, "error", err)
+				}
+				break
+			}
+			at, last = u.Position, ""
+			s.take(u)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(refollow):
+		}
+	}
+}
+
+// read hands what is there of a source, and its caught-up mark, to what takes
+// it.
+func (m *Manager) read(ctx context.Context, s source) error {
+	for u, err := range s.from.Follow(ctx, s.scope, bus.Position{}) {
+		if err != nil {
+			return err
+		}
+		s.take(u)
+		if u.CaughtUp {
+			return nil
+		}
+	}
+	return errors.New("the bus ended the stream")
+}

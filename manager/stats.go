@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import "time"
+
+// Stats is what a manager has done since New.
+type Stats struct {
+	// LastPass is when Run, or RenewDue, last looked at what is due.
+	LastPass time.Time
+	// Rollbacks is how often this manager found that the log had gone back, and
+	// raised its epoch.
+	Rollbacks uint64
+	// ReceiptsRefused counts receipts that the member did not sign, and
+	// ProofsRefused what replicas gave as proof and is none.
+	ReceiptsRefused, ProofsRefused uint64
+}
+
+// Stats returns what the manager has done.
+func (m *Manager) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stats
+}
+
+func (m *Manager) count(change func(*Stats)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change(&m.stats)
+}

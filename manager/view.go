@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/seal"
+)
+
+// A view is what is known of the fleet. It is filled from its sources, either
+// once, or by following them.
+type view struct {
+	m *Manager
+	// proofs, if not nil, is handed what a member of a group gave as proofs. It
+	// must not wait.
+	proofs func(group, member string, proofs [][]byte)
+	// changed, if not nil, is called when something about members was taken. It
+	// must not wait.
+	changed func()
+
+	mu      sync.Mutex
+	certs   map[string]*Managed     // guarded by mu; by id, removed ones too
+	groups  map[string]*event.Group // guarded by mu; by name
+	hosts   map[string]*host        // guarded by mu; by key, revoked ones too
+	beacons map[string]beacon       // guarded by mu; by group
+	caught  map[string]bool         // guarded by mu; scopes whose caught-up mark came
+	bad     []error                 // guarded by mu; bounded
+}
+
+// A host is a member with what it reported.
+type host struct {
+	*event.Member
+	key   *seal.VerifyKey
+	pages []page // by number; zero where none came
+	// refused is why its newest receipt is not believed, "" if it is.
+	refused string
+}
+
+// A page is one of a receipt.
+type page struct {
+	*event.Receipt
+	reported time.Time // by the host's clock
+	seen     time.Time // by this machine's, with its monotonic reading
+	proofs   int       // how many there were
+	sum      [sha256.Size]byte
+}
+
+// A beacon is the newest of a group.
+type beacon struct {
+	at   time.Time // when it was signed, by its manager's clock
+	seen time.Time // when it was first seen, with its monotonic reading
+}
+
+func newView(m *Manager) *view {
+	return &view{
+		m: m, certs: make(map[string]*Managed), groups: make(map[string]*event.Group),
+		hosts: make(map[string]*host), beacons: make(map[string]beacon), caught: make(map[string]bool),
+	}
+}
+
+// members are where hosts and their receipts come from, the hosts first: all
+// groups', or one's.
+func (v *view) members(ctx context.Context, group ...string) []source {
+	within := func(scope string) string { return strings.Join(append([]string{scope}, group...), "/") }
+	list := []source{{v.m.log, within(event.MemberScope), v.takeMember}}
+	if v.m.board != nil {
+		list = append(list, source{v.m.board, within(event.ReceiptScope), func(u bus.Update) { v.takeReceipt(ctx, u) }})
+	}
+	return list
+}
+
+// sources are where all but the states comes from.
+func (v *view) sources(ctx context.Context) []source {
+	list := append(v.members(ctx), source{v.m.log, event.GroupsScope, v.takeGroup})
+	if v.m.board != nil {
+		list = append(list, source{v.m.board, event.BeaconScope, v.takeBeacon})
+	}
+	return list
+}
+
+// ready reports whether all sources were read once, and the states.
+func (v *view) ready() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	want := 3
+	if v.m.board != nil {
+		want = 5
+	}
+	return len(v.caught) == want
+}
+
+// problems are the entries that could not be read.
+func (v *view) problems() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return errors.Join(v.bad...)
+}
+
+// maxProblems bounds what one look complains about.
+const maxProblems = 10
+
+// problem notes an entry that a manager should have written.
+func (v *view) problem(key string, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.bad) < maxProblems {
+		v.bad = append(v.bad, fmt.Errorf("the entry %s is left out: %w", key, err))
+	}
+}
+
+// mark notes that all that was there of a scope has been read.
+func (v *view) mark(scope string) {
+	v.mu.Lock()
+	v.caught[scope] = true
+	v.mu.Unlock()
+	v.tell()
+}
+
+func (v *view) tell() {
+	if v.changed != nil {
+		v.changed()
+	}
+}
+
+func (v *view) takeState(u bus.Update) {
+	if u.CaughtUp {
+		v.mark(event.StateScope)
+		return
+	}
+	c, err := v.m.decode(u.Entry)
+	if err != nil {
+		v.problem(u.Key, err)
+		return
+	}
+	v.certificate(c)
+}
+
+// certificate takes a state.
+func (v *view) certificate(c *Managed) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.certs[c.ID] = c
+}
+
+func (v *view) takeGroup(u bus.Update) {
+	if u.CaughtUp {
+		v.mark(event.GroupsScope)
+		return
+	}
+	e, err := v.m.open(u.Key, u.Data)
+	if err != nil {
+		v.problem(u.Key, err)
+		return
+	}
+	if g, ok := e.Body.(*event.Group); ok {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.groups[g.Name] = g
+	}
+}
+
+func (v *view) takeMember(u bus.Update) {
+	if u.CaughtUp {
+		v.mark(event.MemberScope)
+		return
+	}
+	if err := v.member(u.Entry); err != nil {
+		v.problem(u.Key, err)
+	}
+	v.tell()
+}
+
+func (v *view) member(entry bus.Entry) error {
+	e, err := v.m.open(entry.Key, entry.Data)
+	if err != nil {
+		return err
+	}
+	member, ok := e.Body.(*event.Member)
+	if !ok {
+		return event.ErrUnsupported
+	}
+	key, err := seal.NewVerifyKey(member.SignKey)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	h := v.hosts[entry.Key]
+	if h == nil {
+		h = new(host)
+		v.hosts[entry.Key] = h
+	}
+	h.Member, h.key = member, key
+	if !member.Revoked.IsZero() {
+		h.pages = nil
+	}
+	return nil
+}
+
+// live reports whether a host's receipts count.
+func (h *host) live() bool { return h.Revoked.IsZero() }
+
+// takeReceipt takes a page of a receipt if the member that it is of has signed
+// it, and is one still.
+func (v *view) takeReceipt(ctx context.Context, u bus.Update) {
+	if u.CaughtUp {
+		v.mark(event.ReceiptScope)
+		return
+	}
+	parts := strings.Split(u.Key, "/")
+	if len(parts) != 4 {
+		return
+	}
+	h := v.host(ctx, event.MemberKey(parts[1], parts[2]))
+	if h == nil {
+		return
+	}
+	v.mu.Lock()
+	key, live := h.key, h.live()
+	v.mu.Unlock()
+	if !live {
+		return
+	}
+	e, err := event.Open([]*seal.VerifyKey{key}, v.m.tenant, u.Key, u.Data)
+	if err != nil {
+		v.refuse(h, err)
+		return
+	}
+	if r, ok := e.Body.(*event.Receipt); ok {
+		v.receipt(h, r, e.Time, sha256.Sum256(u.Data))
+	}
+}
+
+// host returns the host with a member's key, nil if there is none. The receipt
+// of one that has just joined may be here before the member's entry.
+func (v *view) host(ctx context.Context, key string) *host {
+	v.mu.Lock()
+	h := v.hosts[key]
+	v.mu.Unlock()
+	if h != nil || bus.CheckKey(key) != nil {
+		return h
+	}
+	entry, err := v.m.log.Get(ctx, key)
+	if err != nil || v.member(entry) != nil {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.hosts[key]
+}
+
+// refuse counts a receipt that the member did not sign, and logs the first.
+func (v *view) refuse(h *host, err error) {
+	v.m.count(func(s *Stats) { s.ReceiptsRefused++ })
+	v.mu.Lock()
+	first := h.refused == ""
+	h.refused = err.Error()
+	v.mu.Unlock()
+	if first {
+		v.m.logger.Warn("a receipt is not believed", "group", h.Group, "member", h.ID, "host", h.Name, "error", err)
+	}
+}
+
+func (v *view) receipt(h *host, r *event.Receipt, at time.Time, sum [sha256.Size]byte) {
+	proofs := r.Proofs
+	tidy(r)
+	v.mu.Lock()
+	h.refused = ""
+	if n := int(r.Page) + 1 - len(h.pages); n > 0 {
+		h.pages = append(h.pages, make([]page, n)...)
+	}
+	if h.pages[r.Page].sum == sum { // the board says it again
+		v.mu.Unlock()
+		return
+	}
+	h.pages[r.Page] = page{r, at, v.seenLocked(r, at), len(proofs), sum}
+	if r.Page == 0 && uint64(len(h.pages)) > r.Pages {
+		h.pages = slices.Clone(h.pages[:r.Pages])
+	}
+	v.mu.Unlock()
+	if len(proofs) > 0 && v.proofs != nil {
+		v.proofs(h.Group, h.ID, proofs)
+	}
+	v.tell()
+}
+
+// seenLocked returns when a receipt came. One that was there before has been
+// there since it was made, by the host's clock and what that knows of its error.
+func (v *view) seenLocked(r *event.Receipt, at time.Time) time.Time {
+	now := time.Now()
+	if made := at.Add(r.Skew); !v.caught[event.ReceiptScope] && made.Before(now) {
+		return made
+	}
+	return now
+}
+
+// tidy makes a receipt's text fit to be shown, its certificates sorted, and
+// lets go of the bytes that it was decoded from.
+func tidy(r *event.Receipt) {
+	r.Program, r.Error, r.Position = printable(r.Program), printable(r.Error), printable(r.Position)
+	for i := range r.Certificates {
+		r.Certificates[i].Error = printable(r.Certificates[i].Error)
+	}
+	byID := func(a, b event.Received) int { return strings.Compare(a.ID, b.ID) }
+	if !slices.IsSortedFunc(r.Certificates, byID) {
+		slices.SortFunc(r.Certificates, byID)
+	}
+	r.Proofs = nil
+}
+
+// printable leaves out what a terminal would take for a command.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func (v *view) takeBeacon(u bus.Update) {
+	if u.CaughtUp {
+		v.mark(event.BeaconScope)
+		return
+	}
+	e, err := v.m.open(u.Key, u.Data)
+	if err != nil {
+		return // a replica does not believe it either
+	}
+	if b, ok := e.Body.(*event.Beacon); ok {
+		v.beacon(b.Group, e.Time)
+	}
+}
+
+// beacon takes a group's beacon if it is newer than the one that is known.
+func (v *view) beacon(group string, at time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if old, ok := v.beacons[group]; !ok || at.After(old.at) {
+		v.beacons[group] = beacon{at, time.Now()}
+	}
+}
