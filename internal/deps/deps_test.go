@@ -36,7 +36,7 @@ issuer < config                                  # key types are issuer's
 issuer, seal < issuer/localca
 issuer < issuer/issuertest                       # a conformance suite knows its contract alone
 
-bus < bus/membus, bus/jetstream
+bus < bus/membus, bus/jetstream, bus/dynamodb
 event < bus/jetstream                            # its credentials know the keys of a fleet
 bus/jetstream < bus/jetstream/embedded           # the server behind the client, as its tests are
 bus < bus/bustest                                # a conformance suite knows its contract alone
@@ -46,6 +46,7 @@ issuer/localca < manager                         # a case for every type of issu
 internal/names < manager                         # names are normalised where they come in
 
 seal, bus/jetstream, replica < internal/datadir  # who writes which file of it
+internal/durable < internal/dynamolocal          # a lock that a dead process does not hold
 internal/durable < internal/secret               # one of the places is a private file
 keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
@@ -58,6 +59,8 @@ manager !< replica
 replica !< manager
 issuer/localca !< config                         # the configuration of a CA is plain data
 bus/membus !< bus/jetstream
+bus/dynamodb !< bus/jetstream
+bus/jetstream !< bus/dynamodb
 bus/jetstream !< bus/membus, manager, replica    # they know the contract, whatever the bus
 bus/membus !< manager, replica
 `
