@@ -52,7 +52,7 @@ keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
 
 NONE < doctor                                    # it knows crypto/tls alone
-NONE < internal/names, internal/checkin, internal/deps, internal/gotest, packaging, docs
+NONE < internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, packaging, docs
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...
 
 manager !< replica
