@@ -38,6 +38,7 @@ issuer < issuer/issuertest                       # a conformance suite knows its
 
 bus < bus/membus, bus/jetstream, bus/dynamodb
 event < bus/jetstream                            # its credentials know the keys of a fleet
+keyturn < bus/jetstream/embedded                 # its own certificate turns, too
 bus/jetstream < bus/jetstream/embedded           # the server behind the client, as its tests are
 bus < bus/bustest                                # a conformance suite knows its contract alone
 

@@ -1,28 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package embedded runs a NATS server with JetStream inside the process: the
-// bus of a machine that shall not need another program.
+// bus of those who shall not need another program.
 //
 // Every entry is fsynced before it is acknowledged. Every client is
 // authenticated: the server trusts one operator key, made at the first start,
-// which signs one account, which signs the clients' credentials; the keys lie
-// 0600 in the server's directory. There is one listener, on a loopback address:
-// no monitoring port, no cluster, leaf node, WebSocket or MQTT port.
+// which signs one account, whose signing key signs the clients' credentials; the
+// keys lie 0600 in the server's directory. There is one listener: no monitoring
+// port, no cluster, leaf node, WebSocket or MQTT port.
+//
+// On a loopback address connections are not encrypted. On any other they are, by
+// TLS 1.3 alone, with a certificate of a CA that is made at the first start and
+// that clients pin; see [Server.Roots]. The certificate turns while the server
+// runs.
 package embedded
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"syscall"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/internal/durable"
 )
 
@@ -32,112 +41,198 @@ var ErrAddressInUse = errors.New("address already in use")
 // startTimeout bounds the start, in which JetStream reads its files.
 const startTimeout = 2 * time.Minute
 
+// helloTimeout bounds the TLS handshake, and then the login, in seconds: a whole
+// fleet may come back at once.
+const helloTimeout = 10
+
 // Config says where the server lives.
 type Config struct {
 	// Dir holds the keys and the JetStream files. It is made with mode 0700.
 	Dir string
-	// Listen is a loopback address, "127.0.0.1:14222"; port 0 picks a free one.
+	// Listen is an IP address and a port, "127.0.0.1:14222"; port 0 picks a free
+	// one. On an address that is not loopback, connections are by TLS.
 	Listen string
+	// Advertise are the names and addresses by which other machines reach the
+	// server, the preferred one first; its certificate is for these, and for this
+	// machine's loopback. Empty means Listen's address; where that is 0.0.0.0 or
+	// [::], all addresses of this machine, and its name. It has to be empty on a
+	// loopback address.
+	Advertise []string
 	// Logger gets the server's messages; nil is slog.Default.
 	Logger *slog.Logger
 }
 
-// A Server is a running NATS server.
+// A Server is a running NATS server. It is safe for concurrent use.
 type Server struct {
-	server *server.Server
-	keys   keys
+	server    *server.Server
+	keys      keys
+	secret    []byte
+	address   address
+	advertise []string
+	cert      *certificate // nil without TLS
+
+	stop context.CancelFunc // ends what runs beside the server
+	runs sync.WaitGroup
+
+	revokedFile string
+	mu          sync.Mutex
+	revoked     []string // guarded by mu; sorted
 }
 
 // Start starts the server and returns when it takes connections.
-func Start(c Config) (*Server, error) {
-	host, port, err := address(c.Listen)
-	if err != nil {
+func Start(c Config) (_ *Server, err error) {
+	s := &Server{stop: func() {}, advertise: slices.Clone(c.Advertise), revokedFile: filepath.Join(c.Dir, revokedFile)}
+	if s.address, err = parseAddress(c.Listen); err != nil {
 		return nil, err
+	}
+	for _, h := range c.Advertise {
+		if err := checkHost(h); err != nil {
+			return nil, err
+		}
 	}
 	if err := durable.MkdirAll(c.Dir); err != nil {
 		return nil, fmt.Errorf("embedded bus: %w", err)
 	}
-	keys, err := loadKeys(c.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: %w", err)
-	}
 	opts := &server.Options{
 		ServerName:             "keyturn",
-		Host:                   host,
-		Port:                   port,
+		Host:                   s.address.host,
+		Port:                   s.address.port,
 		NoSigs:                 true,
 		JetStream:              true,
 		StoreDir:               filepath.Join(c.Dir, "jetstream"),
 		SyncAlways:             true,
 		DisableJetStreamBanner: true,
 		MaxPayload:             bus.MaxData + 64<<10,
+		AuthTimeout:            2 * helloTimeout, // counted from before the handshake
+		TLSTimeout:             helloTimeout,
 	}
-	if err := keys.trust(opts, nil); err != nil {
+	if err := s.trust(c.Dir, opts); err != nil {
 		return nil, fmt.Errorf("embedded bus: %w", err)
 	}
-	if err := free(opts); err != nil {
+	if err := s.secure(c, opts); err != nil {
 		return nil, err
 	}
-	s, err := server.NewServer(opts)
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: %w", err)
+	if err := s.address.free(); err != nil {
+		return nil, err
 	}
 	log := newLogger(c.Logger)
-	s.SetLoggerV2(log, false, false, false)
-	s.Start()
-	if !s.ReadyForConnections(startTimeout) {
+	if s.server, err = server.NewServer(opts); err != nil {
+		return nil, fmt.Errorf("embedded bus: %w", err)
+	}
+	s.server.SetLoggerV2(log, false, false, false)
+	s.server.Start()
+	if !s.server.ReadyForConnections(startTimeout) {
 		s.Shutdown()
-		s.WaitForShutdown()
 		return nil, fmt.Errorf("embedded bus: NATS did not start on %s: %s", c.Listen, log.lastFatal())
 	}
-	if !s.JetStreamEnabled() {
+	if !s.server.JetStreamEnabled() {
 		s.Shutdown()
-		s.WaitForShutdown()
 		return nil, fmt.Errorf("embedded bus: JetStream did not start: %s", log.lastFatal())
 	}
-	return &Server{s, keys}, nil
+	s.keepCertificate()
+	return s, nil
 }
 
-// free says early, and in words, that the address is taken.
-func free(o *server.Options) error {
-	if o.Port == server.RANDOM_PORT {
+// trust loads the keys and makes them what the server trusts.
+func (s *Server) trust(dir string, opts *server.Options) (err error) {
+	if s.keys, err = loadKeys(dir); err != nil {
+		return err
+	}
+	if s.revoked, err = readRevoked(s.revokedFile); err != nil {
+		return err
+	}
+	account, err := s.keys.account.PublicKey()
+	if err != nil {
+		return err
+	}
+	if s.secret, err = jetstream.MintSecret(s.keys.signing, account); err != nil {
+		return err
+	}
+	return s.keys.trust(opts, s.revoked)
+}
+
+// secure gives the server a certificate where others can reach it.
+func (s *Server) secure(c Config, opts *server.Options) error {
+	if s.address.local() {
+		if len(c.Advertise) > 0 {
+			return fmt.Errorf("embedded bus: other machines cannot reach %s: listen on an address of this machine that they can, or on 0.0.0.0", c.Listen)
+		}
 		return nil
 	}
-	addr := net.JoinHostPort(o.Host, strconv.Itoa(o.Port))
-	l, err := net.Listen("tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("embedded bus: %s: %w", addr, ErrAddressInUse)
-	}
+	authority, err := loadAuthority(c.Dir)
 	if err != nil {
 		return fmt.Errorf("embedded bus: %w", err)
 	}
-	return l.Close()
+	if len(s.advertise) == 0 {
+		if s.advertise, err = s.address.hosts(); err != nil {
+			return err
+		}
+	}
+	hosts := slices.Clone(s.advertise)
+	for _, h := range []string{s.address.near(), "localhost", "127.0.0.1", "::1"} {
+		if !slices.Contains(hosts, h) {
+			hosts = append(hosts, h)
+		}
+	}
+	if s.cert, err = newCertificate(authority, hosts, cmp.Or(c.Logger, slog.Default())); err != nil {
+		return fmt.Errorf("embedded bus: %w", err)
+	}
+	opts.TLS = true
+	opts.TLSConfig = s.cert.config()
+	return nil
 }
 
-func address(s string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", 0, fmt.Errorf("embedded bus: the address %q is not HOST:PORT", s)
+func (s *Server) keepCertificate() {
+	if s.cert == nil {
+		return
 	}
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", 0, fmt.Errorf("embedded bus: %q is not a loopback address: connections are not encrypted, so they must stay on this machine", s)
-	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("embedded bus: %q is not a port", p)
-	}
-	if n == 0 {
-		return host, server.RANDOM_PORT, nil
-	}
-	return host, int(n), nil
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.runs.Go(func() { s.cert.run(ctx) })
 }
 
-// URL is where clients connect: nats://127.0.0.1:PORT.
-func (s *Server) URL() string { return s.server.ClientURL() }
+// URL is where clients on this machine connect.
+func (s *Server) URL() string { return s.url(s.address.near()) }
+
+// URLs are where clients on other machines connect, the preferred one first; on
+// a loopback address, URL alone.
+func (s *Server) URLs() []string {
+	if s.cert == nil {
+		return []string{s.URL()}
+	}
+	var urls []string
+	for _, h := range s.advertise {
+		urls = append(urls, s.url(h))
+	}
+	return urls
+}
+
+func (s *Server) url(host string) string {
+	scheme := "nats"
+	if s.cert != nil {
+		scheme = "tls"
+	}
+	port := s.server.Addr().(*net.TCPAddr).Port
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// Roots are the CA certificates (DER) that clients know the server by; none on a
+// loopback address.
+func (s *Server) Roots() [][]byte {
+	if s.cert == nil {
+		return nil
+	}
+	return [][]byte{s.cert.authority.root()}
+}
+
+// Secret is what jetstream.NewMint makes the credentials of this server's users
+// of. It holds the seed of the account's signing key, and no other.
+func (s *Server) Secret() []byte { return slices.Clone(s.secret) }
 
 // Shutdown ends the server and returns when its files are closed.
 func (s *Server) Shutdown() {
+	s.stop()
+	s.runs.Wait()
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
 }

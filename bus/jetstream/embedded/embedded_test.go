@@ -4,6 +4,7 @@ package embedded_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,15 +26,21 @@ import (
 	"github.com/keyturn/keyturn/bus/jetstream/embedded"
 )
 
-// An engine is a server on a directory, with a manager's credentials.
+// An engine is a server on a directory, which is a manager's, too.
 type engine struct {
 	dir    string
+	config embedded.Config
 	server *embedded.Server
 }
 
 func start(t *testing.T, dir string) *engine {
 	t.Helper()
-	e := &engine{dir: dir}
+	return startOn(t, dir, "127.0.0.1:0")
+}
+
+func startOn(t *testing.T, dir, listen string) *engine {
+	t.Helper()
+	e := &engine{dir: dir, config: embedded.Config{Dir: filepath.Join(dir, "bus"), Listen: listen, Logger: slog.New(slog.DiscardHandler)}}
 	e.start(t)
 	t.Cleanup(func() { e.server.Shutdown() })
 	e.write(t, bus.ManagerCreds, func() ([]byte, error) { return e.server.ManagerCreds("default") })
@@ -42,12 +49,17 @@ func start(t *testing.T, dir string) *engine {
 
 func (e *engine) start(t *testing.T) {
 	t.Helper()
-	s, err := embedded.Start(embedded.Config{Dir: filepath.Join(e.dir, "bus"), Listen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler)})
+	s, err := embedded.Start(e.config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e.server = s
 	e.write(t, bus.URLFile, func() ([]byte, error) { return []byte(s.URL() + "\n"), nil })
+	for _, der := range s.Roots() {
+		e.write(t, bus.RootsFile, func() ([]byte, error) {
+			return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+		})
+	}
 }
 
 func (e *engine) write(t *testing.T, name string, text func() ([]byte, error)) {
@@ -61,11 +73,9 @@ func (e *engine) write(t *testing.T, name string, text func() ([]byte, error)) {
 	}
 }
 
-func (e *engine) connect(t *testing.T, creds string) *jetstream.Log {
+func (e *engine) connect(t *testing.T, creds string) bus.Conn {
 	t.Helper()
-	l, err := jetstream.Connect(jetstream.Options{
-		URLFile: filepath.Join(e.dir, bus.URLFile), Creds: filepath.Join(e.dir, creds), Logger: slog.New(slog.DiscardHandler),
-	})
+	l, err := bus.OpenDir(e.dir, bus.Options{Creds: creds, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,19 +92,21 @@ func (e *engine) open(t *testing.T) bus.Log {
 }
 
 func TestConformance(t *testing.T) {
-	engine := func(t *testing.T) bustest.Engine {
-		e := start(t, t.TempDir())
-		return bustest.Engine{
-			Open:  e.open,
-			Other: func(t *testing.T) bus.Log { return start(t, t.TempDir()).open(t) },
-			Restart: func(t *testing.T) {
-				e.server.Shutdown()
-				e.start(t)
-			},
+	for name, listen := range map[string]string{"Plain": "127.0.0.1:0", "TLS": "0.0.0.0:0"} {
+		engine := func(t *testing.T) bustest.Engine {
+			e := startOn(t, t.TempDir(), listen)
+			return bustest.Engine{
+				Open:  e.open,
+				Other: func(t *testing.T) bus.Log { return startOn(t, t.TempDir(), listen).open(t) },
+				Restart: func(t *testing.T) {
+					e.server.Shutdown()
+					e.start(t)
+				},
+			}
 		}
+		t.Run(name+"/Log", func(t *testing.T) { bustest.Run(t, engine) })
+		t.Run(name+"/Board", func(t *testing.T) { bustest.RunBoard(t, engine) })
 	}
-	bustest.Run(t, engine)
-	t.Run("Board", func(t *testing.T) { bustest.RunBoard(t, engine) })
 }
 
 func TestALostLogIsNotReplacedByAnEmptyOne(t *testing.T) {
@@ -232,19 +244,35 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-func TestOnlyOneLoopbackListener(t *testing.T) {
-	for _, addr := range []string{"0.0.0.0:0", ":0", "192.0.2.1:0", "example.com:0"} {
-		if _, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Listen: addr}); err == nil || !strings.Contains(err.Error(), "loopback") {
-			t.Errorf("%s: %v", addr, err)
-		}
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func TestAddresses(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	if _, err := embedded.Start(embedded.Config{Dir: t.TempDir(), Listen: l.Addr().String()}); !errors.Is(err, embedded.ErrAddressInUse) || !strings.Contains(err.Error(), l.Addr().String()) {
-		t.Errorf("a taken port: %v", err)
+	defer taken.Close()
+	for what, c := range map[string]struct {
+		config embedded.Config
+		want   string
+	}{
+		"no host":                {embedded.Config{Listen: ":0"}, "not an IP address"},
+		"a name":                 {embedded.Config{Listen: "example.com:0"}, "not an IP address"},
+		"no port":                {embedded.Config{Listen: "127.0.0.1"}, "not HOST:PORT"},
+		"another machine's":      {embedded.Config{Listen: "198.51.100.1:0"}, "cannot assign"},
+		"a taken port":           {embedded.Config{Listen: taken.Addr().String()}, taken.Addr().String()},
+		"loopback, advertised":   {embedded.Config{Listen: "127.0.0.1:0", Advertise: []string{"bus.example"}}, "cannot reach"},
+		"a URL to be advertised": {embedded.Config{Listen: "0.0.0.0:0", Advertise: []string{"tls://bus.example"}}, "neither a host's name"},
+	} {
+		c.config.Dir = t.TempDir()
+		s, err := embedded.Start(c.config)
+		if err == nil {
+			s.Shutdown()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+		if inUse := what == "a taken port"; errors.Is(err, embedded.ErrAddressInUse) != inUse {
+			t.Errorf("%s: in use is %t", what, !inUse)
+		}
 	}
 }
 

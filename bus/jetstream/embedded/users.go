@@ -38,16 +38,6 @@ func (s *Server) Create(ctx context.Context, tenant, known string) (id string, e
 	return jetstream.Create(ctx, nc, tenant, known)
 }
 
-// Secret is what jetstream.NewMint makes the credentials of this server's users
-// of. It holds the seed of the account's signing key, and no other.
-func (s *Server) Secret() ([]byte, error) {
-	account, err := s.keys.account.PublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: %w", err)
-	}
-	return jetstream.MintSecret(s.keys.signing, account)
-}
-
 // ManagerCreds makes credentials, in the format of a NATS .creds file, for a
 // manager of the tenant.
 func (s *Server) ManagerCreds(tenant string) ([]byte, error) {
@@ -65,12 +55,7 @@ func (s *Server) ReplicaCreds(tenant, group string) ([]byte, error) {
 }
 
 func (s *Server) creds(grant func(m *jetstream.Mint, user string) (string, error)) ([]byte, error) {
-	secret, err := s.Secret()
-	if err != nil {
-		return nil, err
-	}
-	defer clear(secret)
-	mint, err := jetstream.NewMint(secret)
+	mint, err := jetstream.NewMint(s.secret)
 	if err != nil {
 		return nil, err
 	}
