@@ -3,6 +3,7 @@
 package event
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -169,6 +170,23 @@ func Trusted(tenant string, data []byte) (*Event, error) {
 	}
 	copy(e.Signer[:], sig[1:])
 	return e, nil
+}
+
+// Same reports whether two events say the same of the same: they may differ in
+// when, by whom and with what random bytes they were signed. Both must be
+// events whose signatures were verified.
+func Same(a, b []byte) bool {
+	var p [2]payload
+	for i, data := range [][]byte{a, b} {
+		signed, _, err := split(data)
+		if err != nil {
+			return false
+		}
+		if err := decode(signed, &p[i]); err != nil {
+			return false
+		}
+	}
+	return p[0].kind == p[1].kind && p[0].tenant == p[1].tenant && p[0].key == p[1].key && bytes.Equal(p[0].body, p[1].body)
 }
 
 func decodeAt(tenant, key string, payload []byte, signer seal.KeyID) (*Event, error) {

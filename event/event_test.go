@@ -171,6 +171,33 @@ func TestEveryByteCounts(t *testing.T) {
 	}
 }
 
+func TestSameIsWhatIsSaidAlone(t *testing.T) {
+	one, _ := signer(t)
+	other, _ := signer(t)
+	sign := func(k *seal.SigningKey, tenant string, b Body) []byte {
+		data, err := Sign(k, tenant, at.Add(time.Duration(len(tenant))), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	for i, b := range bodies() {
+		a := sign(one, tenant, b)
+		if !Same(a, sign(other, tenant, b)) {
+			t.Errorf("%T signed by another is not the same", b)
+		}
+		if Same(a, sign(one, "other", b)) || Same(a, sign(one, tenant, bodies()[(i+1)%len(bodies())])) || Same(a, nil) {
+			t.Errorf("%T is the same as something else", b)
+		}
+	}
+	removal := func(generation uint64) []byte {
+		return sign(one, tenant, &Removal{Group: "web", ID: "AAAAAAAAAAA", Version: Version{1, generation}})
+	}
+	if Same(removal(3), removal(4)) {
+		t.Error("two generations are the same")
+	}
+}
+
 func TestEventsCannotBeMoved(t *testing.T) {
 	k, trusted := signer(t)
 	c := bodies()[0].(*Certificate)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn"
@@ -44,41 +45,17 @@ func (r *Replica) take(u bus.Update) {
 		default:
 			close(r.caughtUp)
 		}
+		r.complete()
+		r.kick()
 		return
 	}
 	if r.applyLocked(u.Entry) {
 		delete(r.unresolved, u.Key)
-	} else if _, ok := r.unresolved[u.Key]; !ok {
-		r.unresolve(u.Key, before)
+	} else {
+		r.unresolve(u.Entry, before)
 	}
-}
-
-// maxUnresolved bounds the memory for them. Beyond it a restart follows from
-// the start.
-const maxUnresolved = 1000
-
-func (r *Replica) unresolve(key string, before bus.Position) {
-	if r.unresolved == nil {
-		r.unresolved = make(map[string]bus.Position)
-	}
-	if len(r.unresolved) >= maxUnresolved {
-		key, before = "", bus.Position{} // no entry has this key
-	}
-	r.unresolved[key] = before
-}
-
-// resume is where a restart follows the bus from.
-func (r *Replica) resume() bus.Position {
-	at := r.position
-	for _, before := range r.unresolved {
-		if before.Log != at.Log { // the start, or another log
-			return bus.Position{}
-		}
-		if before.Seq < at.Seq {
-			at = before
-		}
-	}
-	return at
+	r.yielded(u.Entry)
+	r.reached()
 }
 
 // note reports a snapshot that could not be written. The store is not
@@ -108,10 +85,10 @@ func (r *Replica) applyLocked(entry bus.Entry) (final bool) {
 		r.refuse(entry.Key, RefusedUnsupported, event.ErrUnsupported)
 		return false
 	case *event.Certificate:
-		return !r.newer(b.ID, b.Version, entry) || r.certificate(b, entry)
+		return !r.newer(b.ID, b.Version, entry) || r.certificate(b, e.Time, entry)
 	case *event.Removal:
 		if r.newer(b.ID, b.Version, entry) {
-			r.remove(b, entry)
+			r.remove(b, e.Time, entry)
 		}
 	default:
 		r.refuse(entry.Key, RefusedMalformed, fmt.Errorf("a %T in a group's scope", b))
@@ -121,41 +98,54 @@ func (r *Replica) applyLocked(entry bus.Entry) (final bool) {
 
 // newer reports whether the version may be applied. What is held already comes
 // again whenever the bus is followed from an older place, and is no replay.
+// Neither is the same, signed anew because another manager's key is trusted no
+// more.
 func (r *Replica) newer(id string, v event.Version, entry bus.Entry) bool {
 	h := r.held[id]
-	if h == nil || h.version.Less(v) {
+	switch {
+	case h == nil || h.version.Less(v):
 		return true
-	}
-	if h.version != v || !bytes.Equal(h.data, entry.Data) {
+	case h.version == v && bytes.Equal(h.data, entry.Data):
+		delete(r.failures, id)
+	case h.version == v && event.Same(h.data, entry.Data):
+		delete(r.failures, id)
+		r.replace(id, h, entry)
+	default:
 		r.refuse(entry.Key, RefusedReplay, fmt.Errorf("version %s is not above %s, which is held", v, h.version))
 	}
 	return false
 }
 
 // certificate reports whether it is live.
-func (r *Replica) certificate(c *event.Certificate, entry bus.Entry) bool {
+func (r *Replica) certificate(c *event.Certificate, signed time.Time, entry bus.Entry) bool {
+	received := r.received(entry)
 	key, err := c.OpenKey(r.tenant, r.keys)
 	if err != nil {
 		r.refuse(entry.Key, RefusedKey, err)
+		r.fail(c.ID, c.Version, err)
 		return false
 	}
 	pair, err := parsePair(c, key)
 	if err != nil {
 		r.refuse(entry.Key, RefusedCertificate, err)
+		r.fail(c.ID, c.Version, err)
 		return false
 	}
 	previous := r.leafInUse(c.ID)
 	switch err := r.store.Put(c.ID, pair); {
 	case errors.Is(err, keyturn.ErrNotYetValid):
 		r.later(c, entry)
+		r.fail(c.ID, c.Version, err)
 		return false
 	case err != nil:
 		r.refuse(entry.Key, RefusedCertificate, err)
+		r.fail(c.ID, c.Version, err)
 		return false
 	}
 	delete(r.unresolved, entry.Key) // before the snapshot notes where to resume
-	h := &held{version: c.Version, data: entry.Data}
-	r.hold(c.ID, h, key)
+	h := &held{version: c.Version, data: entry.Data, at: received, served: time.Now(), lag: received.Sub(signed)}
+	h.describe(c)
+	r.hold(c.ID, h, key, entry.Position)
 	r.status.Applied++
 	r.logger.Info("certificate is live", "managed_id", c.ID, "version", c.Version.String(), "names", c.Names, "not_after", c.NotAfter)
 	r.changed(Change{ID: c.ID, Version: c.Version, Leaf: r.leafInUse(c.ID), Previous: previous})
@@ -173,17 +163,18 @@ func (r *Replica) leafInUse(id string) *x509.Certificate {
 	return nil
 }
 
-func (r *Replica) remove(b *event.Removal, entry bus.Entry) {
+func (r *Replica) remove(b *event.Removal, signed time.Time, entry bus.Entry) {
+	received := r.received(entry)
 	r.store.Remove(b.ID)
 	delete(r.unresolved, entry.Key) // before the snapshot notes where to resume
-	r.hold(b.ID, &held{version: b.Version, removed: true, data: entry.Data}, nil)
+	r.hold(b.ID, &held{version: b.Version, removed: true, data: entry.Data, at: received, lag: received.Sub(signed)}, nil, entry.Position)
 	r.status.Removed++
 	r.logger.Info("certificate is removed", "managed_id", b.ID, "version", b.Version.String())
 	r.changed(Change{ID: b.ID, Version: b.Version})
 }
 
 // hold makes h what is held of the id, in memory and in the snapshot.
-func (r *Replica) hold(id string, h *held, key []byte) {
+func (r *Replica) hold(id string, h *held, key []byte, at bus.Position) {
 	if p, ok := r.pending[id]; ok {
 		p.timer.Stop()
 		delete(r.pending, id)
@@ -191,7 +182,26 @@ func (r *Replica) hold(id string, h *held, key []byte) {
 	// During catch-up the mark that follows makes everything durable at once.
 	sync := r.status.Following
 	err := r.snapshot.add(id, h, key, sync)
+	r.history.add(at, id, r.held[id])
 	r.held[id] = h
+	r.note(err)
+	delete(r.failures, id)
+	delete(r.proofs, id)
+	r.dropKeys()
+	r.kick()
+}
+
+// replace takes another signature of what is held.
+func (r *Replica) replace(id string, old *held, entry bus.Entry) {
+	key, err := r.openKey(old)
+	if err != nil {
+		r.note(err)
+		return
+	}
+	h := *old
+	h.data = entry.Data
+	err = r.snapshot.add(id, &h, key, r.status.Following)
+	r.held[id] = &h
 	r.note(err)
 }
 
@@ -267,8 +277,16 @@ func reasonOf(err error) Reason {
 		return RefusedMoved
 	case errors.Is(err, event.ErrUnsupported):
 		return RefusedUnsupported
+	case errors.Is(err, event.ErrOldManagers):
+		return RefusedReplay
 	}
 	return RefusedMalformed
+}
+
+// idOf returns the id that a key of the group's scope is of.
+func (r *Replica) idOf(key string) (string, bool) {
+	id, ok := strings.CutPrefix(key, event.GroupScope(r.group)+"/")
+	return id, ok && event.CheckID(id) == nil
 }
 
 // refuse counts, and logs each refusal of a key for a reason once.
@@ -277,6 +295,9 @@ func (r *Replica) refuse(key string, reason Reason, err error) {
 		r.status.Refused = make(map[Reason]uint64)
 	}
 	r.status.Refused[reason]++
+	if id, ok := r.idOf(key); ok && reason != RefusedReplay {
+		r.fail(id, event.Version{}, err)
+	}
 	once := string(reason) + " " + key
 	if r.logged[once] || len(r.logged) >= maxLogged {
 		return

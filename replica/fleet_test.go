@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/membus"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/replica"
 	"github.com/keyturn/keyturn/seal"
@@ -88,8 +89,14 @@ type fleet struct {
 
 func newFleet(t testing.TB) *fleet {
 	t.Helper()
+	return newFleetOn(t, membus.New())
+}
+
+func newFleetOn(t testing.TB, log bus.Boarder) *fleet {
+	t.Helper()
 	w := newWorld(t)
-	return &fleet{world: w, url: buses.add(w.log)}
+	w.log = log
+	return &fleet{world: w, url: buses.add(log)}
 }
 
 // token makes a token and tells the bus of it.
@@ -148,6 +155,80 @@ func (f *fleet) joined() (dir string, m *event.Member) {
 		f.t.Fatal(err)
 	}
 	return dir, <-answered
+}
+
+// beacon signs what stands on the bus, as a manager does.
+func (f *fleet) beacon() {
+	f.t.Helper()
+	f.notice(f.beaconOf(f.signer))
+}
+
+func (f *fleet) beaconOf(by *seal.SigningKey) []byte {
+	f.t.Helper()
+	versions := make(map[string]event.Version)
+	b := &event.Beacon{Group: "default", Every: event.BeaconEvery}
+	for u, err := range f.log.Follow(f.t.Context(), event.GroupScope("default"), bus.Position{}) {
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if u.CaughtUp {
+			b.Position = u.Position.String()
+			break
+		}
+		e, err := event.Trusted("default", u.Data)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		switch body := e.Body.(type) {
+		case *event.Certificate:
+			versions[body.ID] = body.Version
+		case *event.Removal:
+			versions[body.ID] = body.Version
+		}
+	}
+	b.Count, b.Digest = uint64(len(versions)), event.NewDigest(versions)
+	data, err := event.Sign(by, "default", time.Now(), b)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return data
+}
+
+// notice makes data the group's beacon.
+func (f *fleet) notice(data []byte) {
+	f.t.Helper()
+	if err := f.log.Board().Put(f.t.Context(), event.BeaconKey("default"), data); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// receipt returns the pages that the member has on the board.
+func (f *fleet) receipt(m *event.Member) []*event.Receipt {
+	f.t.Helper()
+	own, err := seal.NewVerifyKey(m.SignKey)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	pages := make(map[uint64]*event.Receipt)
+	for u, err := range f.log.Board().Follow(f.t.Context(), event.ReceiptScope+"/default/"+m.ID, bus.Position{}) {
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if u.CaughtUp {
+			break
+		}
+		e, err := event.Open([]*seal.VerifyKey{own}, "default", u.Key, u.Data)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		r := e.Body.(*event.Receipt)
+		pages[r.Page] = r
+	}
+	out := make([]*event.Receipt, 0, len(pages))
+	for i := range uint64(len(pages)) {
+		out = append(out, pages[i])
+	}
+	return out
 }
 
 var quiet = slog.New(slog.DiscardHandler)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"iter"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
@@ -44,6 +45,36 @@ type follower struct {
 	take func(bus.Update) error
 	// lost is told why the scope is not followed, before the next attempt.
 	lost func(error)
+
+	mu   sync.Mutex
+	stop context.CancelFunc // guarded by mu; ends the attempt under way
+	anew bool               // guarded by mu; the next attempt begins at once
+}
+
+// again ends the attempt under way. The next begins at once, where from says.
+func (f *follower) again() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.anew = true
+	if f.stop != nil {
+		f.stop()
+	}
+}
+
+// begin begins an attempt.
+func (f *follower) begin(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stop, f.anew = stop, false
+	return ctx, stop
+}
+
+// interrupted reports whether again was called since the attempt began.
+func (f *follower) interrupted() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.anew
 }
 
 // run follows until ctx ends.
@@ -57,6 +88,9 @@ func (f *follower) run(ctx context.Context) {
 		if progress {
 			retry = backoff{}
 		}
+		if f.interrupted() {
+			continue
+		}
 		f.lost(err)
 		if !retry.wait(ctx) {
 			return
@@ -66,6 +100,8 @@ func (f *follower) run(ctx context.Context) {
 
 // follow takes updates until the source fails and reports whether there was any.
 func (f *follower) follow(ctx context.Context) (progress bool, err error) {
+	ctx, stop := f.begin(ctx)
+	defer stop()
 	for u, err := range f.source.Follow(ctx, f.scope, f.from()) {
 		if errors.Is(err, bus.ErrPosition) {
 			f.restart()

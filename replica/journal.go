@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -245,6 +246,21 @@ func decodeJournal(keys []*seal.PrivateKey, tenant, group string, b []byte) (*co
 		}
 	}
 	return c, nil
+}
+
+// journalKey returns the id of the group's key that a file was written with.
+func journalKey(path string) (id seal.KeyID, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return id, err
+	}
+	defer f.Close()
+	head := make([]byte, headSize)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return id, err
+	}
+	copy(id[:], head[len(magic):])
+	return id, nil
 }
 
 // journalFiles returns the numbers of the files in dir, the oldest first.

@@ -51,7 +51,7 @@ func newFixture(t testing.TB) *fixture {
 func (f *fixture) open(t testing.TB, dir string, managers []*seal.VerifyKey, keys []*seal.PrivateKey) *Replica {
 	t.Helper()
 	r := &Replica{
-		group: DefaultGroup, tenant: DefaultTenant, managers: managers, keys: keys,
+		group: DefaultGroup, tenant: DefaultTenant, managers: managers, keys: keys, stored: keys,
 		logger:   slog.New(slog.DiscardHandler),
 		caughtUp: make(chan struct{}), stop: func() {},
 		held: make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),

@@ -77,6 +77,9 @@ type Config struct {
 	Store *keyturn.Store
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
+	// Program is the program's version, for receipts; "" is that of its main
+	// module.
+	Program string
 	// OnChange, if not nil, is called after each change of the store, in order.
 	// It must not wait, nor call the replica.
 	OnChange func(Change)
@@ -97,15 +100,19 @@ type Change struct {
 // goroutine.
 type Replica struct {
 	group, tenant string
-	managers      []*seal.VerifyKey
-	keys          []*seal.PrivateKey
+	dir           string
 	log           bus.Log
 	store         *keyturn.Store
 	logger        *slog.Logger
 	onChange      func(Change)
+	started       time.Time
 
-	member *member  // nil outside a joined directory
-	conn   bus.Conn // that of log, nil unless the replica opened it
+	conn     bus.Conn  // that of log, nil unless the replica opened it
+	main     *follower // of the group; nil without a bus
+	member   *member   // nil outside a joined directory
+	reporter *reporter // nil where nothing is reported
+	// followsManagers and followsKeys say that the program gave none of its own.
+	followsManagers, followsKeys bool
 
 	stop     context.CancelFunc
 	running  sync.WaitGroup // everything that stop ends
@@ -115,15 +122,34 @@ type Replica struct {
 	held     map[string]*held   // guarded by mu
 	pending  map[string]pending // guarded by mu
 	position bus.Position       // guarded by mu; the place reached
-	// unresolved has, by key, the place before an entry that was not applied and
-	// may be later: by a newer program, with another key, when the clock is
-	// right. A restart follows the bus from before the first of them. Guarded by
-	// mu.
-	unresolved map[string]bus.Position
-	snapshot   *snapshot       // guarded by mu; nil without one
-	status     Status          // guarded by mu
-	logged     map[string]bool // guarded by mu; refusals that were logged
-	closed     bool            // guarded by mu
+	// unresolved has, by key, what was not applied and may be later. A restart
+	// follows the bus from before the first of them. Guarded by mu.
+	unresolved map[string]unresolved
+	failures   map[string]failure // guarded by mu; by id, why something newer is not served
+	snapshot   *snapshot          // guarded by mu; nil without one
+	status     Status             // guarded by mu; what statusLocked adds is zero
+	logged     map[string]bool    // guarded by mu; refusals that were logged
+	closed     bool               // guarded by mu
+
+	managers      []*seal.VerifyKey // guarded by mu; those that are trusted
+	serial        uint64            // guarded by mu; of their set, 0 if not known
+	savedSerial   uint64            // guarded by mu; of the set that is written down
+	refusedMember *bus.Entry        // guarded by mu; the member's, if its signer is not known yet
+
+	// keys are the group's, the newest first; granted those of them that the
+	// member has, nil if that is not known; stored those that are written down.
+	// Guarded by mu.
+	keys, granted, stored []*seal.PrivateKey
+
+	// again is where to follow the bus from after followAgain, nil once that has
+	// begun. Guarded by mu.
+	again *bus.Position
+	// agrees says, by id, whether the bus has what is held; nil unless it is
+	// being followed from its start. Guarded by mu.
+	agrees  map[string]bool
+	proofs  map[string]bool // guarded by mu; ids of which the bus has lost what is held
+	history history         // guarded by mu
+	beacon  beaconState     // guarded by mu
 }
 
 // Open starts a replica. If it finds a snapshot it returns at once, and the
@@ -139,11 +165,12 @@ func Open(ctx context.Context, c Config) (_ *Replica, err error) {
 		return nil, err
 	}
 	r := &Replica{
-		member: m, group: cmp.Or(c.Group, DefaultGroup), tenant: cmp.Or(c.Tenant, DefaultTenant),
+		dir: c.Dir, member: m, followsManagers: m != nil && c.Managers == nil, followsKeys: m != nil && c.Keys == nil,
+		group: cmp.Or(c.Group, DefaultGroup), tenant: cmp.Or(c.Tenant, DefaultTenant),
 		managers: c.Managers, keys: c.Keys, log: c.Log, store: c.Store,
 		logger: cmp.Or(c.Logger, slog.Default()), onChange: c.OnChange,
-		caughtUp: make(chan struct{}),
-		held:     make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),
+		started: time.Now(), caughtUp: make(chan struct{}),
+		held: make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),
 	}
 	r.logger = r.logger.With("group", r.group)
 	if r.store == nil {
@@ -172,7 +199,7 @@ func Open(ctx context.Context, c Config) (_ *Replica, err error) {
 		r.stop = func() {}
 		return r, nil
 	}
-	r.start(context.WithoutCancel(ctx))
+	r.start(context.WithoutCancel(ctx), c.Program)
 	if restored {
 		return r, nil
 	}
@@ -206,10 +233,25 @@ func (r *Replica) openBus(dir string) error {
 	return nil
 }
 
-// start starts to follow.
-func (r *Replica) start(ctx context.Context) {
+// start starts everything that runs until Close.
+func (r *Replica) start(ctx context.Context, program string) {
 	ctx, r.stop = context.WithCancel(ctx)
-	r.running.Go(func() { r.groupFollower().run(ctx) })
+	r.main = r.groupFollower()
+	followers := []*follower{r.main}
+	if r.member != nil {
+		followers = append(followers, r.memo(r.log, event.MemberKey(r.group, r.member.ID), r.takeMember))
+		if r.followsManagers {
+			followers = append(followers, r.memo(r.log, event.ManagersKey, r.takeManagers))
+		}
+		if b, ok := r.log.(bus.Boarder); ok {
+			followers = append(followers, r.beaconFollower(b.Board()))
+			r.reporter = newReporter(r, b.Board(), program)
+			r.running.Go(func() { r.reporter.run(ctx) })
+		}
+	}
+	for _, f := range followers {
+		r.running.Go(func() { f.run(ctx) })
+	}
 }
 
 func (r *Replica) readKeys(dir string) (err error) {
@@ -217,8 +259,8 @@ func (r *Replica) readKeys(dir string) (err error) {
 		return fmt.Errorf("replica: the group: %w", err)
 	}
 	if r.managers == nil && dir != "" {
-		if r.managers, err = seal.ReadVerifyKeyFile(filepath.Join(dir, ManagersFile)); err != nil {
-			return fmt.Errorf("replica: %w", err)
+		if err := r.readManagers(dir); err != nil {
+			return err
 		}
 	}
 	if r.keys == nil && dir != "" {
@@ -229,6 +271,7 @@ func (r *Replica) readKeys(dir string) (err error) {
 	if len(r.managers) == 0 || len(r.keys) == 0 {
 		return errors.New("replica: the managers' public keys and the group's private key are needed: set Config.Dir, or Managers and Keys")
 	}
+	r.stored = r.keys
 	return nil
 }
 
@@ -241,9 +284,10 @@ func (r *Replica) restore(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	r.snapshot, r.held, r.position = s, entries, at
+	r.snapshot, r.held, r.position, r.history.from = s, entries, at, at
 	for id, h := range entries {
 		if !h.removed {
+			h.served = r.started
 			r.load(id, h)
 		}
 	}
@@ -301,36 +345,6 @@ func (r *Replica) Close() error {
 	for _, p := range r.pending {
 		p.timer.Stop()
 	}
+	r.beacon.close()
 	return r.snapshot.close()
-}
-
-// groupFollower is the follower of the group itself.
-func (r *Replica) groupFollower() *follower {
-	return &follower{
-		source: r.log, scope: event.GroupScope(r.group), lost: r.lost,
-		from: func() bus.Position {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			return r.position
-		},
-		restart: func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.position, r.unresolved = bus.Position{}, nil
-		},
-		take: func(u bus.Update) error {
-			r.take(u)
-			return nil
-		},
-	}
-}
-
-// lost notes why the bus is not being followed, and logs each reason once.
-func (r *Replica) lost(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.status.LastError == nil || r.status.LastError.Error() != err.Error() {
-		r.logger.Warn("the bus is not being followed; trying on, and serving what is here", "error", err)
-	}
-	r.status.Following, r.status.LastError = false, err
 }

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,11 +39,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // A world is a manager by hand: it signs and publishes what a test wants.
 type world struct {
 	t        testing.TB
-	log      *membus.Log
+	log      bus.Boarder
 	ca       *localca.CA
 	signer   *seal.SigningKey
 	groupKey *seal.PrivateKey
-	at       map[string]bus.Position
+
+	mu sync.Mutex
+	at map[string]bus.Position // guarded by mu
 }
 
 func newWorld(t testing.TB) *world {
@@ -113,6 +116,8 @@ func (w *world) sign(body event.Body) []byte {
 // put appends raw bytes under a key.
 func (w *world) put(key string, data []byte) {
 	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	p, err := w.log.Append(w.t.Context(), key, w.at[key], data)
 	if err != nil {
 		w.t.Fatal(err)

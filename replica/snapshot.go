@@ -5,12 +5,16 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/durable"
+	"github.com/keyturn/keyturn/seal"
 )
 
 // compactAt is how far a file grows over its base before it is compacted: to
@@ -23,6 +27,21 @@ type held struct {
 	removed bool
 	data    []byte    // the signed event
 	key     lockedKey // of a certificate; the zero value where there is no snapshot
+
+	// Of a certificate: the group's key that its own is sealed to, and its end.
+	sealed   seal.KeyID
+	notAfter time.Time
+
+	// For receipts: when it came, since when it is served, and how long after its
+	// signature it came. What a snapshot held has only served.
+	at, served time.Time
+	lag        time.Duration
+}
+
+// describe sets what follows from the certificate.
+func (h *held) describe(c *event.Certificate) {
+	h.notAfter = c.NotAfter
+	h.sealed, _ = seal.Recipient(c.SealedKey) // zero is no key's
 }
 
 // A snapshot is the directory of journal files. A nil snapshot keeps nothing.
@@ -119,6 +138,7 @@ func (h *held) decode(tenant, group string) (id string, err error) {
 	switch b := e.Body.(type) {
 	case *event.Certificate:
 		h.version, id = b.Version, b.ID
+		h.describe(b)
 		err = sameGroup(group, b.Group)
 	case *event.Removal:
 		h.version, h.removed, id = b.Version, true, b.ID
@@ -197,7 +217,7 @@ func (s *snapshot) full() bool {
 // one, to a new file, and removes the oldest ones.
 func (s *snapshot) compact(id string, h *held, key []byte) error {
 	relocked := make(map[string]lockedKey)
-	j, err := newJournal(s.dir, s.newest+1, s.r.keys[0], s.r.tenant, s.r.group, s.r.resume(), func(j *journal) error {
+	j, err := newJournal(s.dir, s.newest+1, s.r.stored[0], s.r.tenant, s.r.group, s.r.resume(), func(j *journal) error {
 		for other, old := range s.r.held {
 			if other == id {
 				continue
@@ -236,6 +256,34 @@ func (s *snapshot) compact(id string, h *held, key []byte) error {
 		s.r.logger.Warn("old snapshot files stay where they are", "error", err)
 	}
 	return nil
+}
+
+// rekey sees to it that each file is one that one of keys opens: what stands in
+// others is written to a new one, and they are removed.
+func (s *snapshot) rekey(keys []*seal.PrivateKey) error {
+	if s == nil {
+		return nil
+	}
+	files, err := journalFiles(s.dir)
+	if err != nil {
+		return fmt.Errorf("reading the snapshot directory: %w", err)
+	}
+	stale := slices.DeleteFunc(files, func(n uint64) bool {
+		id, err := journalKey(filepath.Join(s.dir, fileName(n)))
+		return err == nil && hasKey(keys, id)
+	})
+	if len(stale) == 0 {
+		return nil
+	}
+	if err := s.write(func(bus.Position) error { return s.compact("", nil, nil) }); err != nil {
+		return err
+	}
+	for _, n := range stale {
+		if err := os.Remove(filepath.Join(s.dir, fileName(n))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing a snapshot file that only a former key opens: %w", err)
+		}
+	}
+	return durable.SyncDir(s.dir)
 }
 
 func (s *snapshot) prune() error {
