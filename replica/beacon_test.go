@@ -87,6 +87,7 @@ func TestABeaconThatIsAheadWaits(t *testing.T) {
 		synctest.Wait()
 		log.hide(event.CertificateKey("default", id1))
 		f.publish(id1, 2, "a.example")
+		synctest.Wait()
 		log.hide("") // told with what comes next
 		f.beacon()
 		log.hide(event.CertificateKey("default", id1))
