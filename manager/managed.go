@@ -82,14 +82,14 @@ func (m *Manager) Get(ctx context.Context, id string) (*Managed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the state of %s: %w", id, err)
 	}
-	return m.decode(entry)
+	return m.decode(ctx, entry)
 }
 
 // decode verifies an entry of the state scope and notes its claim.
-func (m *Manager) decode(entry bus.Entry) (*Managed, error) {
-	e, err := event.Open(m.managers, m.tenant, entry.Key, entry.Data)
+func (m *Manager) decode(ctx context.Context, entry bus.Entry) (*Managed, error) {
+	e, err := m.open(ctx, entry.Key, entry.Data)
 	if err != nil {
-		return nil, fmt.Errorf("the entry %s on the bus is not to be believed: %w", entry.Key, err)
+		return nil, disbelief("the entry "+entry.Key, err)
 	}
 	s, ok := e.Body.(*event.State)
 	if !ok {
@@ -100,9 +100,9 @@ func (m *Manager) decode(entry bus.Entry) (*Managed, error) {
 	if len(s.Current) == 0 {
 		return c, nil
 	}
-	current, err := event.Open(m.managers, m.tenant, event.CertificateKey(s.Spec.Group, s.ID), s.Current)
+	current, err := m.open(ctx, event.CertificateKey(s.Spec.Group, s.ID), s.Current)
 	if err != nil {
-		return nil, fmt.Errorf("the event in %s on the bus is not to be believed: %w", entry.Key, err)
+		return nil, disbelief("the event in "+entry.Key, err)
 	}
 	c.Issued = current.Time
 	c.Certificate, _ = current.Body.(*event.Certificate)
@@ -128,7 +128,7 @@ func (m *Manager) all(ctx context.Context) ([]*Managed, error) {
 		if u.CaughtUp {
 			break
 		}
-		switch c, err := m.decode(u.Entry); {
+		switch c, err := m.decode(ctx, u.Entry); {
 		case errors.Is(err, seal.ErrUnknownSigner):
 			if strangers++; strangers == 1 {
 				bad = append(bad, err)

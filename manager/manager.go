@@ -42,9 +42,29 @@ type Config struct {
 	// signs one, or the interval of the timer that calls RenewDue. 0 is
 	// event.BeaconEvery.
 	Every time.Duration
-	// Managers are the signers whose entries are believed; nil is the
-	// identity's own signing key only.
+	// Managers are the signers whose entries are believed, until the bus says
+	// which set of managers follows from them; nil is the identity's own signing
+	// key only. Serial is that of their set, 0 if it is not known: an older one is
+	// refused.
 	Managers []*seal.VerifyKey
+	Serial   uint64
+	// Name and User tell other managers of this one: what people call it, the
+	// host's name if empty, and the public half of the key by which it logs in to
+	// the bus, "" where the engine knows none. Init writes them.
+	Name, User string
+	// Mint makes credentials for the bus from the secret that SetBusInfo was
+	// given; it must not keep that. With nil, none are made.
+	Mint func(secret []byte) (Credentials, error)
+	// Keys returns the private keys of a group, the newest first, that this
+	// process holds: Run grants them to members. It is asked each time. With nil,
+	// or where it returns none, another manager has to.
+	Keys func(group string) ([]*seal.PrivateKey, error)
+	// Revoked, if not nil, is told of the bus users, sorted, whose rights were
+	// taken away: by Run at its start and whenever there are others, and by what
+	// takes rights away. A user that it was told of once stays revoked unless it
+	// is a manager's or a member's again, even where the bus has forgotten it. It
+	// must not wait.
+	Revoked func(users []string)
 	// Tenant is the namespace on the bus; "" is DefaultTenant.
 	Tenant string
 	// Instance names this manager over restarts: claims of an earlier run of the
@@ -54,7 +74,8 @@ type Config struct {
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 	// Progress, if not nil, is told in a few words what happens to a certificate
-	// that Make, Renew or Remove works on. It must not wait.
+	// that Make, Renew or Remove works on, or to the group, member or manager
+	// that is worked on. It must not wait.
 	Progress func(id, what string)
 	// Changed, if not nil, is told by Run of every state, those at the start
 	// included, in order. It must not wait.
@@ -68,21 +89,27 @@ type Manager struct {
 	board    bus.Board // nil: none
 	every    time.Duration
 	identity *seal.Identity
-	managers []*seal.VerifyKey
+	name     string
+	user     string
 	tenant   string
 	instance string
 	boot     string
 	logger   *slog.Logger
 	progress func(id, what string)
 	changed  func(*Managed)
+	mint     func([]byte) (Credentials, error)              // nil: no credentials are made
+	keys     func(group string) ([]*seal.PrivateKey, error) // never nil
+	revoked  func(users []string)                           // nil: nobody wants to know
 
-	live atomic.Pointer[view] // Run's; nil while it does not run
+	trust atomic.Pointer[trust]
+	live  atomic.Pointer[view] // Run's; nil while it does not run
 
-	mu      sync.Mutex
-	stats   Stats                   // guarded by mu
-	seen    map[string]sighting     // guarded by mu; claims by id
-	mine    map[string]int          // guarded by mu; attempts under way by id
-	issuers map[string]cachedIssuer // guarded by mu; by name
+	mu        sync.Mutex
+	stats     Stats                    // guarded by mu
+	seen      map[string]sighting      // guarded by mu; claims by id
+	mine      map[string]int           // guarded by mu; attempts under way by id
+	issuers   map[string]cachedIssuer  // guarded by mu; by name
+	strangers map[seal.KeyID]time.Time // guarded by mu; signers that were no managers, and when
 }
 
 // A sighting is when a claim was first seen as it is.
@@ -97,16 +124,23 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.New("manager: a bus and an identity are needed")
 	}
 	m := &Manager{
-		log: c.Log, board: c.Board, every: cmp.Or(c.Every, event.BeaconEvery), identity: c.Identity, managers: c.Managers,
+		log: c.Log, board: c.Board, every: cmp.Or(c.Every, event.BeaconEvery), identity: c.Identity,
+		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked,
 		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
 		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer),
+		strangers: make(map[seal.KeyID]time.Time),
 	}
 	if b, ok := c.Log.(bus.Boarder); ok && m.board == nil {
 		m.board = b.Board()
 	}
-	if m.managers == nil {
-		m.managers = []*seal.VerifyKey{c.Identity.Signing.Public()}
+	t := &trust{keys: c.Managers, serial: c.Serial}
+	if t.keys == nil {
+		t.keys = []*seal.VerifyKey{c.Identity.Signing.Public()}
+	}
+	m.trust.Store(t)
+	if m.keys == nil {
+		m.keys = func(string) ([]*seal.PrivateKey, error) { return nil, nil }
 	}
 	if m.progress == nil {
 		m.progress = func(string, string) {}
@@ -117,9 +151,13 @@ func New(c Config) (*Manager, error) {
 	return m, nil
 }
 
-// Init makes a new log ready: it writes the first epoch. On a log that has one
-// it does nothing.
+// Init makes a new log ready: it writes the first epoch and the first set of
+// managers, which is this one and those that it was told of. What is there
+// already stays.
 func (m *Manager) Init(ctx context.Context) error {
+	if err := m.initSigners(ctx); err != nil {
+		return fmt.Errorf("preparing the log: %w", err)
+	}
 	_, err := m.append(ctx, bus.Position{}, &event.LogInfo{Epoch: 1})
 	if conflict(err) {
 		_, err = m.epoch(ctx)
@@ -128,34 +166,6 @@ func (m *Manager) Init(ctx context.Context) error {
 		return fmt.Errorf("preparing the log: %w", err)
 	}
 	return nil
-}
-
-// AddGroup makes a group known by its public key, to which the keys of its
-// certificates are sealed. Adding the same group and key again does nothing;
-// another key for the same name is an error.
-func (m *Manager) AddGroup(ctx context.Context, name string, key *seal.PublicKey) error {
-	_, err := m.append(ctx, bus.Position{}, &event.Group{Name: name, Key: key.Bytes()})
-	if conflict(err) {
-		var old *seal.PublicKey
-		if old, err = m.groupKey(ctx, name); err == nil && !old.Equal(key) {
-			err = errors.New("it exists with another key")
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("adding group %q: %w", name, err)
-	}
-	return nil
-}
-
-func (m *Manager) groupKey(ctx context.Context, name string) (*seal.PublicKey, error) {
-	g, _, err := get[*event.Group](ctx, m, event.GroupKey(name))
-	if errors.Is(err, bus.ErrNotFound) {
-		return nil, &InvalidError{fmt.Sprintf("there is no group %q on the bus; `keyturn serve` makes %q", name, DefaultGroup)}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return seal.NewPublicKey(g.Key)
 }
 
 func (m *Manager) epoch(ctx context.Context) (uint64, error) {
@@ -179,11 +189,6 @@ func (e *busError) Unwrap() error { return e.err }
 // appendTimeout bounds one append: a bus may retry as long as it is let.
 const appendTimeout = 30 * time.Second
 
-// open verifies and decodes an entry that a manager signed.
-func (m *Manager) open(key string, data []byte) (*event.Event, error) {
-	return event.Open(m.managers, m.tenant, key, data)
-}
-
 // get reads, verifies and decodes an entry.
 func get[B event.Body](ctx context.Context, m *Manager, key string) (body B, at bus.Position, err error) {
 	entry, err := m.log.Get(ctx, key)
@@ -193,9 +198,9 @@ func get[B event.Body](ctx context.Context, m *Manager, key string) (body B, at 
 	if err != nil {
 		return body, at, &busError{err}
 	}
-	e, err := event.Open(m.managers, m.tenant, key, entry.Data)
+	e, err := m.open(ctx, key, entry.Data)
 	if err != nil {
-		return body, at, fmt.Errorf("the entry %s on the bus is not to be believed: %w", key, err)
+		return body, at, disbelief("the entry "+key, err)
 	}
 	body, ok := e.Body.(B)
 	if !ok {
@@ -205,7 +210,11 @@ func get[B event.Body](ctx context.Context, m *Manager, key string) (body B, at 
 }
 
 // append signs a body and writes it under its key in place of what is at after.
+// The error is ErrNotManager if nobody would believe it.
 func (m *Manager) append(ctx context.Context, after bus.Position, body event.Body) (bus.Position, error) {
+	if err := m.mayWrite(ctx); err != nil {
+		return bus.Position{}, err
+	}
 	data, err := event.Sign(m.identity.Signing, m.tenant, time.Now(), body)
 	if err != nil {
 		return bus.Position{}, err
@@ -214,9 +223,14 @@ func (m *Manager) append(ctx context.Context, after bus.Position, body event.Bod
 	if err != nil {
 		return bus.Position{}, err
 	}
+	return m.write(ctx, e.Key, after, data)
+}
+
+// write appends what is signed. An error that is no conflict is a *busError.
+func (m *Manager) write(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
-	at, err := m.log.Append(ctx, e.Key, after, data)
+	at, err := m.log.Append(ctx, key, after, data)
 	if err != nil && !conflict(err) {
 		err = &busError{err}
 	}

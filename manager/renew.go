@@ -204,7 +204,7 @@ func (m *Manager) copy(ctx context.Context, c *Managed) error {
 		if c, err = m.Get(ctx, c.ID); err != nil {
 			return err
 		}
-		if len(c.Current) == 0 || !m.copied(key, old).Less(c.Version) {
+		if len(c.Current) == 0 || !m.copied(ctx, key, old).Less(c.Version) {
 			return nil
 		}
 		if _, err := m.log.Append(ctx, key, old.Position, c.Current); !conflict(err) {
@@ -215,11 +215,11 @@ func (m *Manager) copy(ctx context.Context, c *Managed) error {
 
 // copied returns the version of a group's entry; the zero Version if there is
 // none that can be believed.
-func (m *Manager) copied(key string, entry bus.Entry) event.Version {
+func (m *Manager) copied(ctx context.Context, key string, entry bus.Entry) event.Version {
 	if len(entry.Data) == 0 {
 		return event.Version{}
 	}
-	e, err := event.Open(m.managers, m.tenant, key, entry.Data)
+	e, err := m.open(ctx, key, entry.Data)
 	if err != nil {
 		return event.Version{}
 	}

@@ -76,7 +76,7 @@ func (s *scheduler) takeState(u bus.Update) {
 		s.poke()
 		return
 	}
-	c, err := s.m.decode(u.Entry)
+	c, err := patiently(s.ctx, func() (*Managed, error) { return s.m.decode(s.ctx, u.Entry) })
 	if err != nil {
 		s.m.logger.Error("a managed certificate cannot be looked after", "key", u.Key, "error", err)
 		return
@@ -91,6 +91,7 @@ func (s *scheduler) takeState(u bus.Update) {
 }
 
 func (s *scheduler) takeCopy(u bus.Update) {
+	version := s.m.copied(s.ctx, u.Key, u.Entry)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if u.CaughtUp {
@@ -107,7 +108,7 @@ func (s *scheduler) takeCopy(u bus.Update) {
 	if event.CheckID(id) != nil {
 		return
 	}
-	s.copies[id] = s.m.copied(u.Key, u.Entry)
+	s.copies[id] = version
 	if c := s.known[id]; s.caught && c != nil && s.copies[id].Less(c.Version) {
 		s.planLocked(c, 0)
 		s.poke()

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/seal"
+)
+
+// ErrNotManager means that nothing that this identity writes would be believed.
+var ErrNotManager = errors.New("this identity is not, or no longer, a manager of this bus: " +
+	"another manager has to add its public key, or the identity of one has to be used")
+
+// A trust is whose entries are believed. It is never changed.
+type trust struct {
+	keys []*seal.VerifyKey
+	// serial is the set's, or what the caller knows of keys.
+	serial uint64
+	// set is the newest on the bus; nil before it was read, where there is none,
+	// and where it is not to be believed, for the reason in problem.
+	set     *event.ManagerSet
+	sets    []*event.ManagerSet // the chain, set being the last
+	former  []event.ManagerKey  // managers of earlier sets that are not in set
+	problem error
+	read    bool // the bus was asked
+}
+
+// lookAgain is the time after which a signer that was not among the managers is
+// looked for among them again: forged entries must not make a manager ask the
+// bus for each.
+const lookAgain = time.Second
+
+// maxStrangers bounds how many of them are remembered.
+const maxStrangers = 1000
+
+// trusted returns whose entries are believed. The error is a *busError.
+func (m *Manager) trusted(ctx context.Context) (*trust, error) {
+	if t := m.trust.Load(); t.read {
+		return t, nil
+	}
+	return m.lookUpManagers(ctx)
+}
+
+// lookUpManagers reads on the bus who the managers are. The error is a
+// *busError: an entry that is not to be believed changes nothing.
+func (m *Manager) lookUpManagers(ctx context.Context) (*trust, error) {
+	entry, err := m.newest(ctx, event.ManagersKey)
+	if err != nil {
+		return nil, &busError{fmt.Errorf("reading who the managers are: %w", err)}
+	}
+	return m.learn(entry.Data), nil
+}
+
+// learn takes what stands under event.ManagersKey, nil if nothing does, and
+// returns whose entries are believed from now on.
+func (m *Manager) learn(data []byte) *trust {
+	for {
+		old := m.trust.Load()
+		next := *old
+		next.read, next.problem = true, nil
+		if data != nil {
+			next.follow(m.tenant, data)
+		}
+		if old.read && old.serial == next.serial && (old.set == nil) == (next.set == nil) && (old.problem == nil) == (next.problem == nil) {
+			return old
+		}
+		if !m.trust.CompareAndSwap(old, &next) {
+			continue
+		}
+		if next.problem != nil {
+			m.logger.Error("the list of managers on the bus is left out", "error", next.problem)
+		}
+		m.mu.Lock()
+		clear(m.strangers)
+		m.mu.Unlock()
+		return &next
+	}
+}
+
+// follow goes on to the newest set of a signed event.ManagerChain, if that
+// follows from the keys that are trusted.
+func (t *trust) follow(tenant string, data []byte) {
+	set, err := event.OpenManagers(t.keys, t.serial, tenant, data)
+	if err != nil {
+		t.problem = err
+		return
+	}
+	t.keys, t.serial, t.set = set.Trusted(), set.Serial, set
+	t.sets, t.former = setsOf(tenant, data), nil
+	for _, s := range t.sets {
+		for _, k := range s.Keys {
+			same := func(o event.ManagerKey) bool { return bytes.Equal(o.Key, k.Key) }
+			if !slices.ContainsFunc(set.Keys, same) && !slices.ContainsFunc(t.former, same) {
+				t.former = append(t.former, k)
+			}
+		}
+	}
+}
+
+// setsOf returns the sets of a chain that was verified.
+func setsOf(tenant string, data []byte) []*event.ManagerSet {
+	var sets []*event.ManagerSet
+	e, err := event.Trusted(tenant, data)
+	if err != nil {
+		return nil
+	}
+	chain, ok := e.Body.(*event.ManagerChain)
+	if !ok {
+		return nil
+	}
+	for _, data := range chain.Sets {
+		if e, err := event.Trusted(tenant, data); err == nil {
+			if s, ok := e.Body.(*event.ManagerSet); ok {
+				sets = append(sets, s)
+			}
+		}
+	}
+	return sets
+}
+
+// open verifies and decodes an entry that a manager signed. If it is not one
+// that is known, the bus is asked who the managers are by now. A *busError says
+// that it could not be.
+func (m *Manager) open(ctx context.Context, key string, data []byte) (*event.Event, error) {
+	t, err := m.trusted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e, err := event.Open(t.keys, m.tenant, key, data)
+	if !errors.Is(err, seal.ErrUnknownSigner) || !m.worthAsking(data) {
+		return e, err
+	}
+	now, gone := m.lookUpManagers(ctx)
+	if gone != nil {
+		return nil, gone
+	}
+	if now == t {
+		return nil, err
+	}
+	return event.Open(now.keys, m.tenant, key, data)
+}
+
+// worthAsking reports whether the signer of data was not looked for just now.
+func (m *Manager) worthAsking(data []byte) bool {
+	e, err := event.Trusted(m.tenant, data) // for the signer's id only
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at, ok := m.strangers[e.Signer]; ok && time.Since(at) < lookAgain {
+		return false
+	}
+	if len(m.strangers) >= maxStrangers {
+		clear(m.strangers)
+	}
+	m.strangers[e.Signer] = time.Now()
+	return true
+}
+
+// disbelief says that an entry is not to be believed, unless the reason is that
+// the bus could not be asked who the managers are.
+func disbelief(what string, err error) error {
+	var gone *busError
+	if errors.As(err, &gone) {
+		return err
+	}
+	return fmt.Errorf("%s on the bus is not to be believed: %w", what, err)
+}
+
+// mayWrite returns ErrNotManager unless what this manager signs is believed.
+func (m *Manager) mayWrite(ctx context.Context) error {
+	t, err := m.trusted(ctx)
+	if err != nil {
+		return err
+	}
+	if t.set == nil {
+		if t.problem == nil || errors.Is(t.problem, event.ErrOldManagers) {
+			return nil
+		}
+		return fmt.Errorf("%w: %w", ErrNotManager, t.problem)
+	}
+	if own := m.identity.Signing.Public(); !slices.ContainsFunc(t.keys, own.Equal) {
+		return fmt.Errorf("%w (its key is %s)", ErrNotManager, own.ID())
+	}
+	return nil
+}
+
+// patiently repeats what fails because the bus could not be asked, until ctx
+// ends: whoever follows the bus gets each entry once.
+func patiently[T any](ctx context.Context, try func() (T, error)) (T, error) {
+	for {
+		v, err := try()
+		var gone *busError
+		if !errors.As(err, &gone) || ctx.Err() != nil {
+			return v, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(refollow):
+		}
+	}
+}
