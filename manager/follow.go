@@ -23,6 +23,11 @@ type source struct {
 	take  func(bus.Update)
 }
 
+// with is take within ctx.
+func with(ctx context.Context, take func(context.Context, bus.Update)) func(bus.Update) {
+	return func(u bus.Update) { take(ctx, u) }
+}
+
 // follow hands every update of a source to what takes them until ctx ends.
 func (m *Manager) follow(ctx context.Context, s source) {
 	var at bus.Position

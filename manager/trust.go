@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -147,6 +148,12 @@ func (m *Manager) open(ctx context.Context, key string, data []byte) (*event.Eve
 	return event.Open(now.keys, m.tenant, key, data)
 }
 
+// openFollowed is open for whoever follows the bus, and so gets each entry once:
+// while the bus cannot be asked who the managers are, it waits, until ctx ends.
+func (m *Manager) openFollowed(ctx context.Context, entry bus.Entry) (*event.Event, error) {
+	return patiently(ctx, func() (*event.Event, error) { return m.open(ctx, entry.Key, entry.Data) })
+}
+
 // worthAsking reports whether the signer of data was not looked for just now.
 func (m *Manager) worthAsking(data []byte) bool {
 	e, err := event.Trusted(m.tenant, data) // for the signer's id only
@@ -194,7 +201,7 @@ func (m *Manager) mayWrite(ctx context.Context) error {
 }
 
 // patiently repeats what fails because the bus could not be asked, until ctx
-// ends: whoever follows the bus gets each entry once.
+// ends.
 func patiently[T any](ctx context.Context, try func() (T, error)) (T, error) {
 	for {
 		v, err := try()

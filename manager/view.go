@@ -73,18 +73,18 @@ func newView(m *Manager) *view {
 // groups', or one's.
 func (v *view) members(ctx context.Context, group ...string) []source {
 	within := func(scope string) string { return strings.Join(append([]string{scope}, group...), "/") }
-	list := []source{{v.m.log, within(event.MemberScope), v.takeMember}}
+	list := []source{{v.m.log, within(event.MemberScope), with(ctx, v.takeMember)}}
 	if v.m.board != nil {
-		list = append(list, source{v.m.board, within(event.ReceiptScope), func(u bus.Update) { v.takeReceipt(ctx, u) }})
+		list = append(list, source{v.m.board, within(event.ReceiptScope), with(ctx, v.takeReceipt)})
 	}
 	return list
 }
 
 // sources are where all but the states comes from.
 func (v *view) sources(ctx context.Context) []source {
-	list := append(v.members(ctx), source{v.m.log, event.GroupsScope, v.takeGroup})
+	list := append(v.members(ctx), source{v.m.log, event.GroupsScope, with(ctx, v.takeGroup)})
 	if v.m.board != nil {
-		list = append(list, source{v.m.board, event.BeaconScope, v.takeBeacon})
+		list = append(list, source{v.m.board, event.BeaconScope, with(ctx, v.takeBeacon)})
 	}
 	return list
 }
@@ -133,12 +133,12 @@ func (v *view) tell() {
 	}
 }
 
-func (v *view) takeState(u bus.Update) {
+func (v *view) takeState(ctx context.Context, u bus.Update) {
 	if u.CaughtUp {
 		v.mark(event.StateScope)
 		return
 	}
-	c, err := v.m.decode(u.Entry)
+	c, err := v.m.decode(ctx, u.Entry)
 	if err != nil {
 		v.problem(u.Key, err)
 		return
@@ -153,12 +153,12 @@ func (v *view) certificate(c *Managed) {
 	v.certs[c.ID] = c
 }
 
-func (v *view) takeGroup(u bus.Update) {
+func (v *view) takeGroup(ctx context.Context, u bus.Update) {
 	if u.CaughtUp {
 		v.mark(event.GroupsScope)
 		return
 	}
-	e, err := v.m.open(u.Key, u.Data)
+	e, err := v.m.openFollowed(ctx, u.Entry)
 	if err != nil {
 		v.problem(u.Key, err)
 		return
@@ -170,19 +170,19 @@ func (v *view) takeGroup(u bus.Update) {
 	}
 }
 
-func (v *view) takeMember(u bus.Update) {
+func (v *view) takeMember(ctx context.Context, u bus.Update) {
 	if u.CaughtUp {
 		v.mark(event.MemberScope)
 		return
 	}
-	if err := v.member(u.Entry); err != nil {
+	if err := v.member(ctx, u.Entry); err != nil {
 		v.problem(u.Key, err)
 	}
 	v.tell()
 }
 
-func (v *view) member(entry bus.Entry) error {
-	e, err := v.m.open(entry.Key, entry.Data)
+func (v *view) member(ctx context.Context, entry bus.Entry) error {
+	e, err := v.m.openFollowed(ctx, entry)
 	if err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (v *view) host(ctx context.Context, key string) *host {
 		return h
 	}
 	entry, err := v.m.log.Get(ctx, key)
-	if err != nil || v.member(entry) != nil {
+	if err != nil || v.member(ctx, entry) != nil {
 		return nil
 	}
 	v.mu.Lock()
@@ -329,12 +329,12 @@ func printable(s string) string {
 	}, s)
 }
 
-func (v *view) takeBeacon(u bus.Update) {
+func (v *view) takeBeacon(ctx context.Context, u bus.Update) {
 	if u.CaughtUp {
 		v.mark(event.BeaconScope)
 		return
 	}
-	e, err := v.m.open(u.Key, u.Data)
+	e, err := v.m.open(ctx, u.Key, u.Data)
 	if err != nil {
 		return // a replica does not believe it either
 	}
