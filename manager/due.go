@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/keyturn/keyturn/event"
 )
 
 // Why RenewDue did not try to renew what is due.
@@ -65,13 +67,14 @@ func (m *Manager) RenewDue(ctx context.Context, o DueOptions) ([]DueResult, erro
 	if err := s.readAll(); err != nil {
 		return nil, fmt.Errorf("reading what is due: %w", err)
 	}
-	problems := []error{s.view.problems()}
+	problems := []error{s.view.problems(), s.answerAll()}
 	p := &pass{s: s, o: o}
 	if o.For > 0 {
 		p.until = time.Now().Add(o.For)
 	}
 	problems = append(problems, s.copyAll())
 	p.run(s.dueNow())
+	problems = append(problems, s.signAll())
 	m.count(func(s *Stats) { s.LastPass = time.Now() })
 	return p.results, errors.Join(problems...)
 }
@@ -84,6 +87,16 @@ func (s *scheduler) readAll() error {
 		}
 	}
 	return nil
+}
+
+// answerAll answers what members hold against the log, and reads anew what that
+// has changed.
+func (s *scheduler) answerAll() error {
+	if len(s.evidence) == 0 { // nobody else works on s
+		return nil
+	}
+	err := s.judgeAll()
+	return errors.Join(err, s.m.read(s.ctx, source{from: s.m.log, scope: event.StateScope, take: s.takeState}))
 }
 
 // copyAll makes up for generations and removals that were committed and not

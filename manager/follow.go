@@ -21,6 +21,9 @@ type source struct {
 	}
 	scope string
 	take  func(bus.Update)
+	// lost, if not nil, is called before everything is taken again from the start,
+	// because the log was replaced or went back.
+	lost func()
 }
 
 // with is take within ctx.
@@ -36,6 +39,9 @@ func (m *Manager) follow(ctx context.Context, s source) {
 		for u, err := range s.from.Follow(ctx, s.scope, at) {
 			if errors.Is(err, bus.ErrPosition) {
 				at = bus.Position{}
+				if s.lost != nil {
+					s.lost()
+				}
 			}
 			if err != nil {
 				if ctx.Err() == nil && err.Error() != last {

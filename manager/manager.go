@@ -40,7 +40,7 @@ type Config struct {
 	Board bus.Board
 	// Every is how often a beacon of each group is to be expected: how often Run
 	// signs one, or the interval of the timer that calls RenewDue. 0 is
-	// event.BeaconEvery.
+	// event.BeaconEvery; the least is a second.
 	Every time.Duration
 	// Managers are the signers whose entries are believed, until the bus says
 	// which set of managers follows from them; nil is the identity's own signing
@@ -110,6 +110,8 @@ type Manager struct {
 	mine      map[string]int           // guarded by mu; attempts under way by id
 	issuers   map[string]cachedIssuer  // guarded by mu; by name
 	strangers map[seal.KeyID]time.Time // guarded by mu; signers that were no managers, and when
+	judged    map[[32]byte]judgement   // guarded by mu; proofs by their SHA-256
+	liars     map[string]bool          // guarded by mu; members whose wrong proofs were logged
 }
 
 // A sighting is when a claim was first seen as it is.
@@ -124,12 +126,13 @@ func New(c Config) (*Manager, error) {
 		return nil, errors.New("manager: a bus and an identity are needed")
 	}
 	m := &Manager{
-		log: c.Log, board: c.Board, every: cmp.Or(c.Every, event.BeaconEvery), identity: c.Identity,
+		log: c.Log, board: c.Board, every: max(time.Second, cmp.Or(c.Every, event.BeaconEvery)), identity: c.Identity,
 		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked,
 		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
 		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer),
 		strangers: make(map[seal.KeyID]time.Time),
+		judged:    make(map[[32]byte]judgement), liars: make(map[string]bool),
 	}
 	if b, ok := c.Log.(bus.Boarder); ok && m.board == nil {
 		m.board = b.Board()

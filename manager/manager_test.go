@@ -44,7 +44,21 @@ type fleet struct {
 	group    *seal.PrivateKey
 }
 
+// newFleet is one without a board: nothing happens on it but renewals, and a
+// year takes no time.
 func newFleet(t testing.TB) (*fleet, *Manager) {
+	t.Helper()
+	return newFleetOn(t, struct{ bus.Log }{membus.New()})
+}
+
+// newReportingFleet is one whose replicas report, and whose managers sign
+// beacons.
+func newReportingFleet(t testing.TB) (*fleet, *Manager) {
+	t.Helper()
+	return newFleetOn(t, membus.New())
+}
+
+func newFleetOn(t testing.TB, log bus.Log) (*fleet, *Manager) {
 	t.Helper()
 	id, err := seal.NewIdentity()
 	if err != nil {
@@ -54,7 +68,7 @@ func newFleet(t testing.TB) (*fleet, *Manager) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{log: membus.New(), identity: id, group: key}
+	f := &fleet{log: log, identity: id, group: key}
 	m := f.manager(t, "")
 	ctx := context.Background()
 	if err := m.Init(ctx); err != nil {

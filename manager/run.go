@@ -37,6 +37,10 @@ func (m *Manager) Run(ctx context.Context) {
 	for _, from := range s.sources() {
 		s.work.Go(func() { m.follow(ctx, from) })
 	}
+	s.work.Go(s.watch)
+	if m.board != nil {
+		s.work.Go(s.keepBeacons)
+	}
 	s.loop()
 	s.work.Wait()
 }
@@ -48,30 +52,41 @@ type scheduler struct {
 	work sync.WaitGroup
 	wake chan struct{}
 	view *view
+	// accused wakes who answers evidence.
+	accused chan struct{}
 
-	mu     sync.Mutex
-	known  map[string]*Managed      // guarded by mu; the newest state by id
-	busy   map[string]bool          // guarded by mu; ids that are being worked on
-	due    dueHeap                  // guarded by mu
-	copies map[string]event.Version // guarded by mu; by id, what the groups' entries say
-	slots  map[string]chan struct{} // guarded by mu; by issuer
-	caught bool                     // guarded by mu; all copies were seen once
+	mu       sync.Mutex
+	known    map[string]*Managed      // guarded by mu; the newest state by id
+	busy     map[string]bool          // guarded by mu; ids that are being worked on
+	due      dueHeap                  // guarded by mu
+	copies   map[string]event.Version // guarded by mu; by id, what the groups' entries say
+	tallies  map[string]*tally        // guarded by mu; by group
+	evidence map[string]evidence      // guarded by mu; that the log went back, by who gave it
+	anew     map[string]bool          // guarded by mu; ids seen since the log was replaced; nil if all are
+	slots    map[string]chan struct{} // guarded by mu; by issuer
+	caught   bool                     // guarded by mu; all copies were seen
 }
 
 func newScheduler(ctx context.Context, m *Manager) *scheduler {
-	return &scheduler{
+	s := &scheduler{
 		m: m, ctx: ctx, view: newView(m), known: make(map[string]*Managed), busy: make(map[string]bool),
-		copies: make(map[string]event.Version), slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1),
+		copies: make(map[string]event.Version), tallies: make(map[string]*tally), evidence: make(map[string]evidence),
+		slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1), accused: make(chan struct{}, 1),
 	}
+	s.view.proofs = s.proven
+	return s
 }
 
 // sources are all that is looked at.
 func (s *scheduler) sources() []source {
-	return append(s.view.sources(s.ctx), source{s.m.log, event.StateScope, s.takeState}, source{s.m.log, groupsScope, s.takeCopy})
+	return append(s.view.sources(s.ctx),
+		source{from: s.m.log, scope: event.StateScope, take: s.takeState, lost: s.lostStates},
+		source{from: s.m.log, scope: groupsScope, take: s.takeCopy, lost: s.lostCopies})
 }
 
 func (s *scheduler) takeState(u bus.Update) {
 	if u.CaughtUp {
+		s.forgetLost()
 		s.view.mark(event.StateScope)
 		s.poke()
 		return
@@ -82,12 +97,58 @@ func (s *scheduler) takeState(u bus.Update) {
 		return
 	}
 	s.mu.Lock()
+	old := s.known[c.ID]
 	s.known[c.ID] = c
+	if s.anew != nil {
+		s.anew[c.ID] = true
+	}
 	s.planLocked(c, 0)
 	s.mu.Unlock()
+	s.remembered(old, c)
 	s.view.certificate(c)
 	s.m.changed(c)
 	s.poke()
+}
+
+// lostStates is called when the states are about to be read anew, because the
+// log was replaced or went back.
+func (s *scheduler) lostStates() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.anew = make(map[string]bool)
+}
+
+// forgetLost lets go of what a log has no more that was replaced or went back.
+func (s *scheduler) forgetLost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.anew == nil {
+		return
+	}
+	n := 0
+	for id, c := range s.known {
+		if s.anew[id] {
+			continue
+		}
+		delete(s.known, id)
+		s.view.forget(id)
+		if n++; n <= maxProblems {
+			s.m.logger.Error("the log lost a certificate altogether: nothing renews it any more", "managed_id", id, "names", c.Spec.Names, "version", c.Version.String())
+		}
+	}
+	if n > maxProblems {
+		s.m.logger.Error("the log lost more certificates altogether", "more", n-maxProblems)
+	}
+	s.anew = nil
+}
+
+// lostCopies is lostStates for what stands under the groups' keys.
+func (s *scheduler) lostCopies() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.caught = false
+	clear(s.copies)
+	clear(s.tallies)
 }
 
 func (s *scheduler) takeCopy(u bus.Update) {
@@ -109,6 +170,7 @@ func (s *scheduler) takeCopy(u bus.Update) {
 		return
 	}
 	s.copies[id] = version
+	s.tallyLocked(path.Base(path.Dir(u.Key))).take(id, version, u.Position)
 	if c := s.known[id]; s.caught && c != nil && s.copies[id].Less(c.Version) {
 		s.planLocked(c, 0)
 		s.poke()
@@ -258,14 +320,16 @@ func (s *scheduler) goLocked(c *Managed, work func() (*Managed, error)) {
 		s.mu.Lock()
 		delete(s.busy, c.ID)
 		if err == nil { // the bus will tell, too, but perhaps later
-			if s.known[c.ID].Position == c.Position {
+			if now := s.known[c.ID]; now != nil && now.Position == c.Position {
 				s.known[c.ID] = done
 			}
 			if s.copies[c.ID].Less(done.Version) {
 				s.copies[c.ID] = done.Version
 			}
 		}
-		s.planLocked(s.known[c.ID], wait)
+		if now := s.known[c.ID]; now != nil {
+			s.planLocked(now, wait)
+		}
 		s.mu.Unlock()
 		s.poke()
 	})

@@ -187,7 +187,7 @@ const maxUnknown = 16
 func (m *Manager) Fleet(ctx context.Context, q Query) (*Fleet, error) {
 	v := newView(m)
 	// The states come last: whatever a replica reports is in them by then.
-	for _, s := range append(v.sources(ctx), source{m.log, event.StateScope, with(ctx, v.takeState)}) {
+	for _, s := range append(v.sources(ctx), source{from: m.log, scope: event.StateScope, take: with(ctx, v.takeState)}) {
 		if err := m.read(ctx, s); err != nil {
 			return nil, fmt.Errorf("reading how the fleet is: %w", err)
 		}

@@ -20,9 +20,8 @@ type testMember struct {
 	t testing.TB
 	f *fleet
 	event.Member
-	key  *seal.SigningKey
-	at   bus.Position
-	page uint64
+	key *seal.SigningKey
+	at  bus.Position
 }
 
 // join makes a host a member of the default group, as a manager would.
@@ -102,7 +101,7 @@ func states(c CertificateStatus) map[string]ReplicaState {
 
 func TestFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, m := newFleet(t)
+		f, m := newReportingFleet(t)
 		c, other := make1(t, m, "a.example"), make1(t, m, "b.example")
 		old := holds(c)
 		c, err := m.Renew(t.Context(), c.ID, event.ReasonRekey)
@@ -165,7 +164,7 @@ func TestFleet(t *testing.T) {
 
 // TestTheBudgetIsOfWhatIsServed, which may be older than what was issued.
 func TestTheBudgetIsOfWhatIsServed(t *testing.T) {
-	f, m := newFleet(t)
+	f, m := newReportingFleet(t)
 	make1(t, m, "a.example")
 	soon := time.Now().Add(time.Hour).Truncate(time.Second)
 	h := f.join(t, m, "behind")
@@ -177,7 +176,7 @@ func TestTheBudgetIsOfWhatIsServed(t *testing.T) {
 }
 
 func TestReceiptsOfSeveralPages(t *testing.T) {
-	f, m := newFleet(t)
+	f, m := newReportingFleet(t)
 	a, b := make1(t, m, "a.example"), make1(t, m, "b.example")
 	h := f.join(t, m, "h")
 	h.put(&event.Receipt{Page: 1, Pages: 2, Certificates: []event.Received{holds(b)}}, h.key, time.Now())
@@ -199,7 +198,7 @@ func TestReceiptsOfSeveralPages(t *testing.T) {
 
 // TestReceiptsAreTheMembersOwn: a receipt counts if the member signed it.
 func TestReceiptsAreTheMembersOwn(t *testing.T) {
-	f, m := newFleet(t)
+	f, m := newReportingFleet(t)
 	c := make1(t, m, "a.example")
 	h, other := f.join(t, m, "h"), f.join(t, m, "other")
 	for what, key := range map[string]*seal.SigningKey{"another member": other.key, "a manager": f.identity.Signing} {
@@ -221,7 +220,7 @@ func TestReceiptsAreTheMembersOwn(t *testing.T) {
 
 // TestWhatTheBusDoesNotKnow is shown beside who serves it.
 func TestWhatTheBusDoesNotKnow(t *testing.T) {
-	f, m := newFleet(t)
+	f, m := newReportingFleet(t)
 	c := make1(t, m, "a.example")
 	stray := event.Received{ID: event.NewID(), Version: event.Version{Epoch: 1, Generation: 1}, Served: time.Now()}
 	f.join(t, m, "h").report(stray, holds(c)) // perhaps not sorted
@@ -233,7 +232,7 @@ func TestWhatTheBusDoesNotKnow(t *testing.T) {
 
 // TestFleetAsJSON holds the words that others rely on.
 func TestFleetAsJSON(t *testing.T) {
-	f, m := newFleet(t)
+	f, m := newReportingFleet(t)
 	c := make1(t, m, "a.example")
 	r := holds(c)
 	r.Lag = 1500 * time.Millisecond
@@ -259,7 +258,7 @@ func TestFleetAsJSON(t *testing.T) {
 // TestLive is what Fleet says, without asking.
 func TestLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, m := newFleet(t)
+		f, m := newReportingFleet(t)
 		c := make1(t, m, "a.example")
 		h := f.join(t, m, "early")
 		h.report(holds(c))

@@ -58,8 +58,8 @@ type page struct {
 
 // A beacon is the newest of a group.
 type beacon struct {
-	at   time.Time // when it was signed, by its manager's clock
-	seen time.Time // when it was first seen, with its monotonic reading
+	at  time.Time // when it was signed, by its manager's clock; zero: there is none
+	due time.Time // when the next is, with its monotonic reading
 }
 
 func newView(m *Manager) *view {
@@ -73,18 +73,18 @@ func newView(m *Manager) *view {
 // groups', or one's.
 func (v *view) members(ctx context.Context, group ...string) []source {
 	within := func(scope string) string { return strings.Join(append([]string{scope}, group...), "/") }
-	list := []source{{v.m.log, within(event.MemberScope), with(ctx, v.takeMember)}}
+	list := []source{{from: v.m.log, scope: within(event.MemberScope), take: with(ctx, v.takeMember)}}
 	if v.m.board != nil {
-		list = append(list, source{v.m.board, within(event.ReceiptScope), with(ctx, v.takeReceipt)})
+		list = append(list, source{from: v.m.board, scope: within(event.ReceiptScope), take: with(ctx, v.takeReceipt)})
 	}
 	return list
 }
 
 // sources are where all but the states comes from.
 func (v *view) sources(ctx context.Context) []source {
-	list := append(v.members(ctx), source{v.m.log, event.GroupsScope, with(ctx, v.takeGroup)})
+	list := append(v.members(ctx), source{from: v.m.log, scope: event.GroupsScope, take: with(ctx, v.takeGroup)})
 	if v.m.board != nil {
-		list = append(list, source{v.m.board, event.BeaconScope, with(ctx, v.takeBeacon)})
+		list = append(list, source{from: v.m.board, scope: event.BeaconScope, take: with(ctx, v.takeBeacon)})
 	}
 	return list
 }
@@ -151,6 +151,13 @@ func (v *view) certificate(c *Managed) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.certs[c.ID] = c
+}
+
+// forget lets go of a state that the log has lost.
+func (v *view) forget(id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.certs, id)
 }
 
 func (v *view) takeGroup(ctx context.Context, u bus.Update) {
@@ -264,11 +271,11 @@ func (v *view) host(ctx context.Context, key string) *host {
 func (v *view) refuse(h *host, err error) {
 	v.m.count(func(s *Stats) { s.ReceiptsRefused++ })
 	v.mu.Lock()
-	first := h.refused == ""
+	member, first := h.Member, h.refused == ""
 	h.refused = err.Error()
 	v.mu.Unlock()
 	if first {
-		v.m.logger.Warn("a receipt is not believed", "group", h.Group, "member", h.ID, "host", h.Name, "error", err)
+		v.m.logger.Warn("a receipt is not believed", "group", member.Group, "member", member.ID, "host", member.Name, "error", err)
 	}
 }
 
@@ -280,7 +287,7 @@ func (v *view) receipt(h *host, r *event.Receipt, at time.Time, sum [sha256.Size
 	if n := int(r.Page) + 1 - len(h.pages); n > 0 {
 		h.pages = append(h.pages, make([]page, n)...)
 	}
-	if h.pages[r.Page].sum == sum { // the board says it again
+	if h.pages[r.Page].sum == sum || !h.live() { // the board says it again, or it was revoked just now
 		v.mu.Unlock()
 		return
 	}
@@ -290,7 +297,7 @@ func (v *view) receipt(h *host, r *event.Receipt, at time.Time, sum [sha256.Size
 	}
 	v.mu.Unlock()
 	if len(proofs) > 0 && v.proofs != nil {
-		v.proofs(h.Group, h.ID, proofs)
+		v.proofs(r.Group, r.Member, proofs)
 	}
 	v.tell()
 }
@@ -347,7 +354,17 @@ func (v *view) takeBeacon(ctx context.Context, u bus.Update) {
 func (v *view) beacon(group string, at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if old, ok := v.beacons[group]; !ok || at.After(old.at) {
-		v.beacons[group] = beacon{at, time.Now()}
+	if at.After(v.beacons[group].at) {
+		v.beacons[group] = beacon{at, v.m.dueAfter()}
 	}
+}
+
+// signed takes a beacon of this manager's own, whatever its clock says.
+func (v *view) signed(group string, at time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if old := v.beacons[group].at; old.After(at) {
+		at = old
+	}
+	v.beacons[group] = beacon{at, v.m.dueAfter()}
 }

@@ -38,7 +38,7 @@ func done(result <-chan error) (error, bool) {
 
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, m := newFleet(t)
+		f, m := newReportingFleet(t)
 		c := make1(t, m, "a.example")
 		one, two := f.join(t, m, "one"), f.join(t, m, "two")
 		f.join(t, m, "never")
@@ -104,7 +104,7 @@ func TestWait(t *testing.T) {
 
 func TestWhatIsNotServedIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, m := newFleet(t)
+		f, m := newReportingFleet(t)
 		c := make1(t, m, "a.example")
 		silent := f.join(t, m, "silent")
 		silent.report(holds(c))
@@ -153,7 +153,7 @@ func TestWhatIsNotServedIsNamed(t *testing.T) {
 }
 
 func TestWaitNeedsABoard(t *testing.T) {
-	f, m := newFleet(t)
+	f, m := newReportingFleet(t)
 	c := make1(t, m, "a.example")
 	f.log = struct{ bus.Log }{f.log}
 	if err := f.manager(t, "").Wait(t.Context(), c.ID, c.Version, nil); !errors.Is(err, ErrNoBoard) {
