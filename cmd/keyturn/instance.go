@@ -215,6 +215,7 @@ func (in *instance) startManager(ctx context.Context) error {
 	if err := in.manager.AddGroup(ctx, manager.DefaultGroup, key.Public()); err != nil {
 		return err
 	}
+	in.status.Manager(in.manager)
 	in.status.Add(status.Part{Name: "bus", Check: in.log.Check})
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup

@@ -19,7 +19,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/keyturn/keyturn/manager"
-	"github.com/keyturn/keyturn/replica"
 )
 
 // A Part is something that must work for the process to be ready.
@@ -71,11 +70,6 @@ func (s *Status) Changed(c *manager.Managed) {
 // Counter adds a counter that is read when it is asked for.
 func (s *Status) Counter(name, help string, labels map[string]string, value func() float64) {
 	s.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, value))
-}
-
-// Replica adds the metrics of a replica.
-func (s *Status) Replica(r *replica.Replica) {
-	s.registry.MustRegister(replicaMetrics{r})
 }
 
 // Handle adds /metrics, /healthz and /readyz to mux.
@@ -161,40 +155,5 @@ func (c *certificates) Collect(ch chan<- prometheus.Metric) {
 		for condition, v := range ready {
 			gauge(descReady, v, condition)
 		}
-	}
-}
-
-var (
-	descHeld      = prometheus.NewDesc("keyturn_replica_certificates", "Certificates that the replica serves.", nil, nil)
-	descFollowing = prometheus.NewDesc("keyturn_replica_following", "1 while the replica follows the bus and has all of it.", nil, nil)
-	descApplied   = prometheus.NewDesc("keyturn_replica_applied_total", "Generations that were applied since the start.", nil, nil)
-	descRemoved   = prometheus.NewDesc("keyturn_replica_removed_total", "Certificates that were removed since the start.", nil, nil)
-	descRefused   = prometheus.NewDesc("keyturn_replica_refused_total", "Events that were refused since the start.", []string{"reason"}, nil)
-	descSnapshot  = prometheus.NewDesc("keyturn_replica_snapshot_errors_total", "Failed writes of the snapshot since the start.", nil, nil)
-)
-
-type replicaMetrics struct{ r *replica.Replica }
-
-// Describe implements prometheus.Collector.
-func (c replicaMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descHeld, descFollowing, descApplied, descRemoved, descRefused, descSnapshot} {
-		ch <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (c replicaMetrics) Collect(ch chan<- prometheus.Metric) {
-	s := c.r.Status()
-	following := 0.0
-	if s.Following {
-		following = 1
-	}
-	ch <- prometheus.MustNewConstMetric(descHeld, prometheus.GaugeValue, float64(s.Certificates))
-	ch <- prometheus.MustNewConstMetric(descFollowing, prometheus.GaugeValue, following)
-	ch <- prometheus.MustNewConstMetric(descApplied, prometheus.CounterValue, float64(s.Applied))
-	ch <- prometheus.MustNewConstMetric(descRemoved, prometheus.CounterValue, float64(s.Removed))
-	ch <- prometheus.MustNewConstMetric(descSnapshot, prometheus.CounterValue, float64(s.SnapshotErrors))
-	for _, reason := range replica.Reasons() {
-		ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(s.Refused[reason]), string(reason))
 	}
 }
