@@ -1,0 +1,555 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/jetstream"
+)
+
+// Ids of those who have joined, or want to.
+const (
+	web1, web2 = "AAAAAAAAAAE", "AAAAAAAAAAI"
+	api1       = "AAAAAAAAAAM"
+	joiner     = "AAAAAAAAAAQ"
+)
+
+// who may do what on the bus of tenant red. The columns are
+//
+//	M  a manager of the tenant          R  the replica web1 of group web
+//	B  a manager of tenant blue         S  the replica web2 of group web
+//	J  who holds a token for web        A  the replica api1 of group api
+//
+// and the outcomes: "+" done, "-" not allowed to ask, "x" asked and refused.
+const whoMayDoWhat = `
+                                                        M B R S A J
+read state                                              + - - - - -
+read names                                              + - - - - -
+read token                                              + - - - - -
+read join                                               + - - - - -
+read join/joiner                                        + - - - - +
+read join/web1                                          + - - - - -
+read conf                                               + - - - - -
+read conf/managers                                      + - + + + -
+read conf/shared                                        + - - - - -
+read group                                              + - - - - -
+read group/web                                          + - + + - -
+read group/api                                          + - - - + -
+read member                                             + - - - - -
+read member/web                                         + - - - - -
+read member/web/web1                                    + - + - - -
+read member/web/web2                                    + - - + - -
+read member/web/joiner                                  + - - - - +
+read everything                                         + - - - - -
+read beacon/web on the board                            + - + + - -
+read beacon/api on the board                            + - - - + -
+read receipt on the board                               + - - - - -
+read receipt/web/web1 on the board                      + - - - - -
+
+get the log's id                                        + - + + + +
+get the board's id                                      + - + + + -
+get member/web/web1                                     - - + - - -
+get conf/managers                                       - - + + + -
+get join/joiner                                         - - - - - +
+get state/x                                             - - - - - -
+get anything                                            - - - - - -
+ask the leader for any entry                            + - - - - -
+ask the leader for any notice                           - - - - - -
+
+append group/web/x                                      + - - - - -
+append state/x                                          + - - - - -
+append conf/managers                                    + - - - - -
+append member/web/web1                                  + - - - - -
+append token/joiner                                     + - - - - -
+append group/web/x where all write                      x - - - - -
+append group/web/x where it stands                      - - - - - -
+append join/joiner                                      + - - - - +
+append join/web1                                        + - - - - -
+append join/joiner/below                                + - - - - -
+put receipt/web/web1/0                                  + - + - - -
+put receipt/web/web2/0                                  + - - + - -
+put receipt/api/api1/0                                  + - - - + -
+put receipt/web/web1/0 where it stands                  - - - - - -
+put beacon/web                                          + - - - - -
+put beacon/web where all write                          x - - - - -
+
+make a consumer by the name of web1                     + - + - - -
+make a consumer of group/api by the name of web1        + - - - - -
+make a consumer of all by the name of web1              + - - - - -
+make a consumer with two filters                        - - - - - -
+make a consumer with no filter                          - - - - - -
+make a consumer with no name                            - - - - - -
+make a durable consumer                                 - - - - - -
+make a consumer of more than its subject says           x - x - - -
+remove the consumer of web1                             - - + - - -
+remove the consumer of web1 on the board                - - + - - -
+remove a consumer of any other name                     - - - - - -
+ask for the consumer of web1                            - - - - - -
+ask for the names of consumers                          - - - - - -
+ask for all consumers                                   - - - - - -
+pause the consumer of web1                              - - - - - -
+pull from the consumer of web1                          - - - - - -
+acknowledge for web1                                    - - - - - -
+answer the flow control of web1                         + - + - - -
+answer the flow control of web2                         + - - + - -
+
+ask for the log's stream                                + - - - - -
+ask for the board's stream                              + - - - - -
+ask for the names of streams                            - - - - - -
+ask for all streams                                     - - - - - -
+make a stream                                           - - - - - -
+make the log's stream                                   - - - - - -
+mirror the log's stream                                 - - - - - -
+change the log's stream                                 - - - - - -
+delete the log's stream                                 - - - - - -
+delete the board's stream                               - - - - - -
+purge the log's stream                                  - - - - - -
+purge the board's stream                                - - - - - -
+delete a message                                        - - - - - -
+copy the log's stream out                               - - - - - -
+put a copy of the log's stream in                       - - - - - -
+make the leader step down                               - - - - - -
+ask for the account                                     - - - - - -
+purge the account                                       - - - - - -
+ask who is connected                                    - - - - - -
+ask the server about itself                             - - - - - -
+
+listen to the own inbox                                 + + + + + +
+listen to the own inbox in a group                      + + + + + +
+listen to the inbox of web1                             - - + - - -
+listen to the inbox of web1 in a group                  - - + - - -
+listen to all inboxes                                   - - - - - -
+listen to everything                                    - - - - - -
+listen to everything in a group                         - - - - - -
+listen to what is appended                              - - - - - -
+listen to the log                                       - - - - - -
+listen to the board                                     - - - - - -
+listen to the API                                       - - - - - -
+listen to advisories                                    - - - - - -
+listen to the system                                    - - - - - -
+say something in the inbox of web1                      - - - - - -
+`
+
+// operations are what the rows do, written out: what stands here is the
+// protocol, and not what the code under test makes of it.
+func operations(red map[string]string) map[string]func(*wire) string {
+	const log, board = "KEYTURN_red", "KEYTURN_red_BOARD"
+	named := strings.NewReplacer("web1", web1, "web2", web2, "api1", api1, "joiner", joiner)
+	ops := make(map[string]func(*wire) string)
+	ask := func(what, subject, body string) {
+		ops[what] = func(w *wire) string { outcome, _ := w.request(subject, body); return outcome }
+	}
+	say := func(what, subject string) {
+		ops[what] = func(w *wire) string { return w.publish(subject, "", "") }
+	}
+	listen := func(what, subject string) {
+		ops[what] = func(w *wire) string { return w.subscribe(subject, "") }
+		ops[what+" in a group"] = func(w *wire) string { return w.subscribe(subject, "group") }
+	}
+	for _, scope := range []string{
+		"state", "names", "token", "join", "join/joiner", "join/web1", "conf", "conf/managers", "conf/shared",
+		"group", "group/web", "group/api", "member", "member/web", "member/web/web1", "member/web/web2", "member/web/joiner",
+	} {
+		key := named.Replace(scope)
+		ops["read "+scope] = func(w *wire) string {
+			return w.read(log, key, "keyturn.red."+strings.ReplaceAll(key, "/", ".")+".>")
+		}
+	}
+	ops["read everything"] = func(w *wire) string { return w.read(log, "all", "keyturn.red.>") }
+	for _, scope := range []string{"beacon/web", "beacon/api", "receipt", "receipt/web/web1"} {
+		key := named.Replace(scope)
+		ops["read "+scope+" on the board"] = func(w *wire) string {
+			return w.read(board, key, "ktboard.red."+strings.ReplaceAll(key, "/", ".")+".>")
+		}
+	}
+
+	ask("get the log's id", "$JS.API.DIRECT.GET.KEYTURN_red.keyturn.red.id.log", "")
+	ask("get the board's id", "$JS.API.DIRECT.GET.KEYTURN_red.keyturn.red.id.board", "")
+	for _, key := range []string{"member/web/web1", "conf/managers", "join/joiner", "state/x"} {
+		ask("get "+key, "$JS.API.DIRECT.GET.KEYTURN_red.keyturn.red."+strings.ReplaceAll(named.Replace(key), "/", ".")+"._", "")
+	}
+	ask("get anything", "$JS.API.DIRECT.GET.KEYTURN_red", `{"last_by_subj":"keyturn.red.state.x._"}`)
+	ask("ask the leader for any entry", "$JS.API.STREAM.MSG.GET.KEYTURN_red", `{"last_by_subj":"keyturn.red.state.x._"}`)
+	ask("ask the leader for any notice", "$JS.API.STREAM.MSG.GET.KEYTURN_red_BOARD", `{"seq":1}`)
+
+	for _, key := range []string{"group/web/x", "state/x", "conf/managers", "member/web/web1", "token/joiner"} {
+		ask("append "+key, "ktput.red.log."+red["log"]+"."+strings.ReplaceAll(named.Replace(key), "/", ".")+"._", key)
+	}
+	ask("append group/web/x where all write", "ktput.red.log.open.group.web.x._", "")
+	ask("append group/web/x where it stands", "keyturn.red.group.web.x._", "")
+	ask("append join/joiner", "ktput.red.log.open.join."+joiner+"._", "request")
+	ask("append join/web1", "ktput.red.log.open.join."+web1+"._", "")
+	ask("append join/joiner/below", "ktput.red.log.open.join."+joiner+".below._", "")
+	ask("put receipt/web/web1/0", "ktput.red.board.open.receipt.web."+web1+".0._", "")
+	ask("put receipt/web/web2/0", "ktput.red.board.open.receipt.web."+web2+".0._", "")
+	ask("put receipt/api/api1/0", "ktput.red.board.open.receipt.api."+api1+".0._", "")
+	ask("put receipt/web/web1/0 where it stands", "ktboard.red.receipt.web."+web1+".0._", "")
+	ask("put beacon/web", "ktput.red.board."+red["board"]+".beacon.web._", "")
+	ask("put beacon/web where all write", "ktput.red.board.open.beacon.web._", "")
+
+	own := consumerName(red["web1"], log, "group/web")
+	ownBoard := consumerName(red["web1"], board, "beacon/web")
+	ops["make a consumer by the name of web1"] = func(w *wire) string { return w.consume(log, own, "keyturn.red.group.web.>") }
+	ops["make a consumer of group/api by the name of web1"] = func(w *wire) string { return w.consume(log, own, "keyturn.red.group.api.>") }
+	ops["make a consumer of all by the name of web1"] = func(w *wire) string { return w.consume(log, own, "keyturn.red.>") }
+	ask("make a consumer with two filters", "$JS.API.CONSUMER.CREATE.KEYTURN_red."+own,
+		`{"stream_name":"KEYTURN_red","config":{"name":"`+own+`","filter_subjects":["keyturn.red.group.web.>","keyturn.red.state.>"]}}`)
+	ask("make a consumer with no filter", "$JS.API.CONSUMER.CREATE.KEYTURN_red."+own, `{"stream_name":"KEYTURN_red","config":{"name":"`+own+`"}}`)
+	ask("make a consumer with no name", "$JS.API.CONSUMER.CREATE.KEYTURN_red", `{"stream_name":"KEYTURN_red","config":{"filter_subject":"keyturn.red.group.web.>"}}`)
+	ask("make a durable consumer", "$JS.API.CONSUMER.DURABLE.CREATE.KEYTURN_red."+own, `{"stream_name":"KEYTURN_red","config":{"durable_name":"`+own+`"}}`)
+	ask("make a consumer of more than its subject says", "$JS.API.CONSUMER.CREATE.KEYTURN_red."+own+".keyturn.red.group.web.>",
+		`{"stream_name":"KEYTURN_red","config":{"name":"`+own+`","filter_subject":"keyturn.red.>"}}`)
+	ask("remove the consumer of web1", "$JS.API.CONSUMER.DELETE.KEYTURN_red."+own, "")
+	ask("remove the consumer of web1 on the board", "$JS.API.CONSUMER.DELETE.KEYTURN_red_BOARD."+ownBoard, "")
+	ask("remove a consumer of any other name", "$JS.API.CONSUMER.DELETE.KEYTURN_red.other", "")
+	ask("ask for the consumer of web1", "$JS.API.CONSUMER.INFO.KEYTURN_red."+own, "")
+	ask("ask for the names of consumers", "$JS.API.CONSUMER.NAMES.KEYTURN_red", "")
+	ask("ask for all consumers", "$JS.API.CONSUMER.LIST.KEYTURN_red", "")
+	ask("pause the consumer of web1", "$JS.API.CONSUMER.PAUSE.KEYTURN_red."+own, "")
+	ask("pull from the consumer of web1", "$JS.API.CONSUMER.MSG.NEXT.KEYTURN_red."+own, "")
+	say("acknowledge for web1", "$JS.ACK.KEYTURN_red."+own+".1.1.1.1.1")
+	say("answer the flow control of web1", "$JS.FC.KEYTURN_red."+own+".x")
+	say("answer the flow control of web2", "$JS.FC.KEYTURN_red."+consumerName(red["web2"], log, "group/web")+".x")
+
+	ask("ask for the log's stream", "$JS.API.STREAM.INFO.KEYTURN_red", "")
+	ask("ask for the board's stream", "$JS.API.STREAM.INFO.KEYTURN_red_BOARD", "")
+	ask("ask for the names of streams", "$JS.API.STREAM.NAMES", "")
+	ask("ask for all streams", "$JS.API.STREAM.LIST", "")
+	ask("make a stream", "$JS.API.STREAM.CREATE.mine", `{"name":"mine","subjects":["mine"]}`)
+	ask("make the log's stream", "$JS.API.STREAM.CREATE.KEYTURN_red", `{"name":"KEYTURN_red"}`)
+	ask("mirror the log's stream", "$JS.API.STREAM.CREATE.mine", `{"name":"mine","mirror":{"name":"KEYTURN_red"}}`)
+	ask("change the log's stream", "$JS.API.STREAM.UPDATE.KEYTURN_red", `{"name":"KEYTURN_red"}`)
+	ask("delete the log's stream", "$JS.API.STREAM.DELETE.KEYTURN_red", "")
+	ask("delete the board's stream", "$JS.API.STREAM.DELETE.KEYTURN_red_BOARD", "")
+	ask("purge the log's stream", "$JS.API.STREAM.PURGE.KEYTURN_red", "")
+	ask("purge the board's stream", "$JS.API.STREAM.PURGE.KEYTURN_red_BOARD", "")
+	ask("delete a message", "$JS.API.STREAM.MSG.DELETE.KEYTURN_red", `{"seq":1}`)
+	ask("copy the log's stream out", "$JS.API.STREAM.SNAPSHOT.KEYTURN_red", `{"deliver_subject":"x"}`)
+	ask("put a copy of the log's stream in", "$JS.API.STREAM.RESTORE.KEYTURN_red", `{"config":{"name":"KEYTURN_red"}}`)
+	ask("make the leader step down", "$JS.API.STREAM.LEADER.STEPDOWN.KEYTURN_red", "")
+	ask("ask for the account", "$JS.API.INFO", "")
+	ask("purge the account", "$JS.API.ACCOUNT.PURGE.x", "")
+	ask("ask who is connected", "$SYS.REQ.ACCOUNT.PING.CONNZ", "")
+	ask("ask the server about itself", "$SYS.REQ.SERVER.PING", "")
+
+	ops["listen to the own inbox"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "") }
+	ops["listen to the own inbox in a group"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "group") }
+	listen("listen to the inbox of web1", "_INBOX_"+red["web1"]+".>")
+	listen("listen to all inboxes", "_INBOX.>")
+	listen("listen to everything", ">")
+	listen("listen to what is appended", "ktput.>")
+	listen("listen to the log", "keyturn.red.>")
+	listen("listen to the board", "ktboard.red.>")
+	listen("listen to the API", "$JS.API.>")
+	listen("listen to advisories", "$JS.EVENT.>")
+	listen("listen to the system", "$SYS.>")
+	say("say something in the inbox of web1", "_INBOX_"+red["web1"]+".x")
+	return ops
+}
+
+// A fleet is a bus with everybody on it.
+type fleet struct {
+	*engine
+	mint *jetstream.Mint
+	addr string
+	// users are the public keys of those who were granted something, and words the
+	// secret ones of tenant red.
+	users map[string]string
+	words map[string]string
+}
+
+func startFleet(t *testing.T) *fleet {
+	t.Helper()
+	e := start(t, t.TempDir())
+	for _, tenant := range []string{"red", "blue"} {
+		if _, err := e.server.Create(t.Context(), tenant, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mint, err := jetstream.NewMint(e.server.Secret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(e.server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fleet{engine: e, mint: mint, addr: u.Host, users: make(map[string]string)}
+}
+
+// grant makes a user, under a name, and has him granted something.
+func (f *fleet) grant(t *testing.T, name string, by func(user string) (string, error)) (token string, seed []byte) {
+	t.Helper()
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seed, err = key.Seed(); err != nil {
+		t.Fatal(err)
+	}
+	if f.users[name], err = key.PublicKey(); err != nil {
+		t.Fatal(err)
+	}
+	if token, err = by(f.users[name]); err != nil {
+		t.Fatal(err)
+	}
+	return token, seed
+}
+
+func (f *fleet) login(t *testing.T, name string, by func(user string) (string, error)) *wire {
+	t.Helper()
+	token, seed := f.grant(t, name, by)
+	w, err := dialWire(t, f.addr, token, seed)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return w
+}
+
+func (f *fleet) manager(tenant string) func(string) (string, error) {
+	return func(user string) (string, error) { return f.mint.Manager(tenant, "host", user) }
+}
+
+// manage connects as a manager of a tenant.
+func (f *fleet) manage(t *testing.T, tenant string) bus.Conn {
+	t.Helper()
+	name := tenant + ".creds"
+	f.write(t, name, func() ([]byte, error) { return f.server.ManagerCreds(tenant) })
+	return f.connect(t, bus.Options{Creds: name, Tenant: tenant})
+}
+
+func (f *fleet) replica(group, id string) func(string) (string, error) {
+	return func(user string) (string, error) { return f.mint.Replica("red", group, id, user) }
+}
+
+func (f *fleet) join(expires time.Duration) func(string) (string, error) {
+	return func(user string) (string, error) {
+		return f.mint.Join("red", "web", joiner, user, time.Now().Add(expires))
+	}
+}
+
+// everybody logs in the columns of the table.
+func (f *fleet) everybody(t *testing.T) map[string]*wire {
+	t.Helper()
+	all := map[string]*wire{
+		"M": f.login(t, "manager", f.manager("red")),
+		"B": f.login(t, "blue", f.manager("blue")),
+		"R": f.login(t, "web1", f.replica("web", web1)),
+		"S": f.login(t, "web2", f.replica("web", web2)),
+		"A": f.login(t, "api1", f.replica("api", api1)),
+		"J": f.login(t, "joiner", f.join(time.Minute)),
+	}
+	f.words = map[string]string{"log": secretWord(t, all["M"], "KEYTURN_red"), "board": secretWord(t, all["M"], "KEYTURN_red_BOARD")}
+	return all
+}
+
+// secretWord learns from the stream's configuration by which word managers
+// write.
+func secretWord(t *testing.T, w *wire, stream string) string {
+	t.Helper()
+	outcome, answer := w.request("$JS.API.STREAM.INFO."+stream, "")
+	var info struct {
+		Config struct{ Subjects []string }
+	}
+	if err := json.Unmarshal(answer, &info); outcome != done || err != nil {
+		t.Fatal(outcome, err)
+	}
+	for _, s := range info.Config.Subjects {
+		if word := strings.Split(s, ".")[3]; word != "open" {
+			return word
+		}
+	}
+	t.Fatal("no secret word in ", info.Config.Subjects)
+	return ""
+}
+
+// TestWhoMayDoWhat tries every row as everybody.
+func TestWhoMayDoWhat(t *testing.T) {
+	f := startFleet(t)
+	all := f.everybody(t)
+	red := map[string]string{"log": f.words["log"], "board": f.words["board"], "web1": f.users["web1"], "web2": f.users["web2"]}
+	ops := operations(red)
+	all["M"].request("ktput.red.log."+f.words["log"]+".conf.managers._", "set") // so that there is something to get
+	all["M"].request("ktput.red.log."+f.words["log"]+".member.web."+web1+"._", "member")
+	all["M"].request("ktput.red.log."+f.words["log"]+".state.x._", "state")
+	all["J"].request("ktput.red.log.open.join."+joiner+"._", "request")
+	var columns []string
+	cells := 0
+	for row := range strings.Lines(whoMayDoWhat) {
+		words := strings.Fields(row)
+		switch {
+		case len(words) == 0:
+			continue
+		case columns == nil:
+			columns = words
+			continue
+		}
+		what := strings.Join(words[:len(words)-len(columns)], " ")
+		op := ops[what]
+		if op == nil {
+			t.Fatalf("nothing does %q", what)
+		}
+		for i, who := range columns {
+			want := words[len(words)-len(columns)+i]
+			if strings.HasPrefix(what, "remove the consumer of web1") && want == done { // there has to be one
+				all["R"].read("KEYTURN_red", "group/web", "keyturn.red.group.web.>")
+				all["R"].read("KEYTURN_red_BOARD", "beacon/web", "ktboard.red.beacon.web.>")
+			}
+			if got := op(all[who]); got != want {
+				t.Errorf("%s: %s is %q, want %q", who, what, got, want)
+			}
+			cells++
+		}
+	}
+	t.Logf("%d cells", cells)
+	if cells < 500 {
+		t.Error("the table was not read")
+	}
+}
+
+// TestWhoGetsIn: those who may do nothing at all are not let in.
+func TestWhoGetsIn(t *testing.T) {
+	f := startFleet(t)
+	foreign, err := nkeys.CreateAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreignPublic, err := foreign.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := jetstream.MintSecret(foreign, foreignPublic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreignMint, err := jetstream.NewMint(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := func(name string, by func(string) (string, error)) func() (string, []byte) {
+		return func() (string, []byte) { return f.grant(t, name, by) }
+	}
+	for who, c := range map[string]struct {
+		credentials func() (string, []byte)
+		in          bool
+	}{
+		"a manager":         {token("manager", f.manager("red")), true},
+		"a replica":         {token("replica", f.replica("web", web1)), true},
+		"a token":           {token("token", f.join(time.Minute)), true},
+		"an expired token":  {token("late", f.join(-time.Minute)), false},
+		"nobody":            {func() (string, []byte) { return "", nil }, false},
+		"a foreign account": {token("foreign", func(user string) (string, error) { return foreignMint.Manager("red", "host", user) }), false},
+		"a foreign key for the account": {token("forger", func(user string) (string, error) {
+			claims := jwt.NewUserClaims(user)
+			account := strings.Fields(string(f.server.Secret()))[1]
+			claims.IssuerAccount = account
+			return claims.Encode(foreign)
+		}), false},
+		"a revoked replica": {func() (string, []byte) {
+			text, seed := f.grant(t, "revoked", f.replica("web", web1))
+			if err := f.server.Revoke([]string{f.users["revoked"]}); err != nil {
+				t.Fatal(err)
+			}
+			return text, seed
+		}, false},
+		"another's credentials": {func() (string, []byte) {
+			text, _ := f.grant(t, "owner", f.replica("web", web1))
+			_, seed := f.grant(t, "thief", f.replica("web", web2))
+			return text, seed
+		}, false},
+	} {
+		text, seed := c.credentials()
+		_, err := dialWire(t, f.addr, text, seed)
+		if (err == nil) != c.in {
+			t.Errorf("%s: %v; gets in: %t", who, err, c.in)
+		}
+	}
+}
+
+// TestAnswersAreNoWayToWrite: whoever makes a request names where the server
+// sends the answer, and the server does not ask whether he may publish there.
+func TestAnswersAreNoWayToWrite(t *testing.T) {
+	f := startFleet(t)
+	all := f.everybody(t)
+	logs := make(map[string]bus.Conn)
+	precious := make(map[string]bus.Entry)
+	for _, tenant := range []string{"red", "blue"} {
+		l := f.manage(t, tenant)
+		p, err := l.Append(t.Context(), "state/x", bus.Position{}, []byte("precious"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs[tenant], precious[tenant] = l, bus.Entry{Key: "state/x", Data: []byte("precious"), Position: p}
+	}
+	for who, w := range all {
+		tenant := "red"
+		if who == "B" {
+			tenant = "blue"
+		}
+		get := fmt.Sprintf("$JS.API.DIRECT.GET.KEYTURN_%s.keyturn.%s.id.log", tenant, tenant)
+		for _, target := range []string{
+			"keyturn.red.state.x._", "keyturn.blue.state.x._",
+			"ktput.red.log.open.state.x._", "ktput.blue.log.open.state.x._", "ktput.red.log.x.state.x._",
+			"$JS.API.STREAM.DELETE.KEYTURN_red", "$JS.API.STREAM.DELETE.KEYTURN_blue",
+			"$JS.API.STREAM.PURGE.KEYTURN_red", "$JS.API.STREAM.PURGE.KEYTURN_blue",
+		} {
+			w.publish(get, target, "")
+			if !slices.Contains([]string{"M", "R", "S"}, who) {
+				continue
+			}
+			name := consumerName(w.user, "KEYTURN_red", "group/web")
+			if who == "M" {
+				name = fmt.Sprint("m", w.n)
+			} else if outcome, _ := w.request("$JS.API.CONSUMER.DELETE.KEYTURN_red."+name, ""); outcome == denied {
+				t.Errorf("%s may not remove %s", who, name)
+			}
+			body := strings.Replace(w.consumer("KEYTURN_red", name, "keyturn.red.group.web.>"), "_INBOX_"+w.user+".deliver", target, 1)
+			if outcome, answer := w.request("$JS.API.CONSUMER.CREATE.KEYTURN_red."+name+".keyturn.red.group.web.>", body); outcome == denied {
+				t.Errorf("%s may not follow group/web: %s", who, answer)
+			}
+		}
+		// That it works at all, the way that is open to those who join shows.
+		w.publish(get, "ktput."+tenant+".log.open.join."+who+"._", "")
+		for {
+			if e, err := logs[tenant].Get(t.Context(), "join/"+who); err == nil {
+				if !strings.Contains(string(e.Data), id(t, w, tenant)) {
+					t.Errorf("%s had %q written", who, e.Data)
+				}
+				break
+			} else if !errors.Is(err, bus.ErrNotFound) {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := logs["red"].Append(t.Context(), "group/web/x", bus.Position{}, []byte("to be delivered")); err != nil {
+		t.Fatal(err)
+	}
+	for tenant, want := range precious {
+		got, err := logs[tenant].Get(t.Context(), "state/x")
+		if err != nil || string(got.Data) != string(want.Data) || got.Position != want.Position {
+			t.Errorf("%s: %q at %v, %v", tenant, got.Data, got.Position, err)
+		}
+	}
+}
+
+func id(t *testing.T, w *wire, tenant string) string {
+	t.Helper()
+	outcome, answer := w.request(fmt.Sprintf("$JS.API.DIRECT.GET.KEYTURN_%s.keyturn.%s.id.log", tenant, tenant), "")
+	if outcome != done {
+		t.Fatal(outcome)
+	}
+	lines := strings.Split(string(answer), "\r\n")
+	return lines[len(lines)-1]
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+)
+
+// use connects as a user of tenant red who was granted something.
+func (f *fleet) use(t *testing.T, name string, by func(user string) (string, error)) bus.Conn {
+	t.Helper()
+	token, seed := f.grant(t, name, by)
+	f.write(t, name+".creds", func() ([]byte, error) { return jwt.FormatUserConfig(token, seed) })
+	return f.connect(t, bus.Options{Creds: name + ".creds", Tenant: "red"})
+}
+
+// held returns the keys under a scope, and the position of the mark.
+func held(t *testing.T, l bus.Log, scope string, from bus.Position) (keys []string, at bus.Position) {
+	t.Helper()
+	for u, err := range l.Follow(t.Context(), scope, from) {
+		if err != nil {
+			t.Fatalf("following %s: %v", scope, err)
+		}
+		if u.CaughtUp {
+			return keys, u.Position
+		}
+		keys = append(keys, u.Key)
+	}
+	return nil, at
+}
+
+// TestRightsSuffice: what the credentials allow is enough for what their owners
+// have to do.
+func TestRightsSuffice(t *testing.T) {
+	f := startFleet(t)
+	manager := f.use(t, "manager", f.manager("red"))
+	member := event.MemberKey("web", web1)
+	for _, key := range []string{event.CertificateKey("web", api1), member, event.ManagersKey, event.StateKey(api1)} {
+		if _, err := manager.Append(t.Context(), key, bus.Position{}, []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := manager.Board().Put(t.Context(), event.BeaconKey("web"), []byte("beacon")); err != nil {
+		t.Fatal(err)
+	}
+
+	replica := f.use(t, "replica", f.replica("web", web1))
+	for scope, want := range map[string]string{"group/web": event.CertificateKey("web", api1), member: member, event.ManagersKey: event.ManagersKey} {
+		got, at := held(t, replica, scope, bus.Position{})
+		if !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %v", scope, got)
+		}
+		if got, again := held(t, replica, scope, at); len(got) != 0 || again != at {
+			t.Errorf("%s again from %v: %v, at %v", scope, at, got, again)
+		}
+	}
+	for _, key := range []string{member, event.ManagersKey} {
+		if e, err := replica.Get(t.Context(), key); err != nil || string(e.Data) != key {
+			t.Errorf("%s: %q, %v", key, e.Data, err)
+		}
+	}
+	for u, err := range replica.Board().Follow(t.Context(), event.BeaconKey("web"), bus.Position{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.Key == event.BeaconKey("web") {
+			break
+		}
+	}
+	receipt := event.ReceiptKey("web", web1, 0)
+	if err := replica.Board().Put(t.Context(), receipt, []byte("receipt")); err != nil {
+		t.Fatal(err)
+	}
+	for u, err := range manager.Board().Follow(t.Context(), event.ReceiptScope, bus.Position{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.Key == receipt && string(u.Data) == "receipt" {
+			break
+		}
+	}
+
+	host := f.use(t, "host", f.join(time.Minute))
+	request := event.JoinKey(joiner)
+	at, err := host.Append(t.Context(), request, bus.Position{}, []byte("request"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := host.Append(t.Context(), request, bus.Position{}, []byte("request")); err != nil || again != at {
+		t.Errorf("a repeated request: %v, %v", again, err)
+	}
+	var conflict *bus.ConflictError
+	if _, err := host.Append(t.Context(), request, bus.Position{}, []byte("another")); !errors.As(err, &conflict) {
+		t.Errorf("another request: %v", err)
+	}
+	if got, _ := held(t, host, request, bus.Position{}); !slices.Equal(got, []string{request}) {
+		t.Errorf("the request: %v", got)
+	}
+	if got, _ := held(t, host, event.MemberKey("web", joiner), bus.Position{}); len(got) != 0 {
+		t.Errorf("the member to be: %v", got)
+	}
+	if _, err := host.Get(t.Context(), event.MemberKey("web", joiner)); !errors.Is(err, bus.ErrNotFound) {
+		t.Errorf("the member to be: %v", err)
+	}
+}
+
+// TestTheRevokedAreCutOff: the connection ends at once, and what is appended
+// from then on does not reach them, nor after a restart.
+func TestTheRevokedAreCutOff(t *testing.T) {
+	f := startFleet(t)
+	manager := f.use(t, "manager", f.manager("red"))
+	replica, other := f.use(t, "replica", f.replica("web", web1)), f.use(t, "other", f.replica("web", web2))
+	var ended error
+	var got []string
+	for u, err := range replica.Follow(t.Context(), "group/web", bus.Position{}) {
+		if err != nil {
+			ended = err
+			break
+		}
+		got = append(got, u.Key)
+		if !u.CaughtUp {
+			continue
+		}
+		if err := f.server.Revoke([]string{f.users["replica"]}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := manager.Append(t.Context(), "group/web/a", bus.Position{}, []byte("secret")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ended == nil || !slices.Equal(got, []string{""}) {
+		t.Fatalf("a revoked replica got %q and ended with %v", got, ended)
+	}
+	for range 2 {
+		for err := replica.Check(); !errors.Is(err, nats.ErrAuthorization); err = replica.Check() {
+			if t.Context().Err() != nil {
+				t.Fatalf("a revoked replica: %v", err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if got, _ := held(t, other, "group/web", bus.Position{}); len(got) != 1 {
+			t.Errorf("the other replica has %v", got)
+		}
+		f.server.Shutdown()
+		f.start(t)
+		for other.Check() != nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if err := f.server.Revoke([]string{"SUAM"}); err == nil {
+		t.Error("revoked what is no user")
+	}
+	// Those who were revoked stay so when others are.
+	if err := f.server.Revoke([]string{f.users["other"]}); err != nil {
+		t.Fatal(err)
+	}
+	fresh := f.connect(t, bus.Options{Creds: "replica.creds", Tenant: "red"})
+	if err := fresh.Connected(t.Context()); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("who was revoked first: %v", err)
+	}
+}
+
+// TestOneFollowOfAScope: a user whose consumers have names of their own can have
+// one of a scope. The later Follow has it, and the earlier is told.
+func TestOneFollowOfAScope(t *testing.T) {
+	f := startFleet(t)
+	manager := f.use(t, "manager", f.manager("red"))
+	replica := f.use(t, "replica", f.replica("web", web1))
+	first := make(chan error, 1)
+	caughtUp := make(chan struct{})
+	go func() {
+		var last error
+		for u, err := range replica.Follow(t.Context(), "group/web", bus.Position{}) {
+			if last = err; u.CaughtUp {
+				close(caughtUp)
+			}
+		}
+		first <- last
+	}()
+	<-caughtUp
+	for u, err := range replica.Follow(t.Context(), "group/web", bus.Position{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.CaughtUp {
+			if err := <-first; err == nil || !strings.Contains(err.Error(), "one Follow of a scope at a time") {
+				t.Errorf("the earlier Follow ended with %v", err)
+			}
+			if _, err := manager.Append(t.Context(), "group/web/a", bus.Position{}, []byte("a")); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if u.Key != "group/web/a" {
+			t.Errorf("got %q", u.Key)
+		}
+		break
+	}
+	// Another scope is another consumer.
+	if got, _ := held(t, replica, event.ManagersKey, bus.Position{}); len(got) != 0 {
+		t.Errorf("got %v", got)
+	}
+}
