@@ -3,6 +3,7 @@
 package embedded_test
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -209,5 +210,31 @@ func TestOneFollowOfAScope(t *testing.T) {
 	// Another scope is another consumer.
 	if got, _ := held(t, replica, event.ManagersKey, bus.Position{}); len(got) != 0 {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestStreams: what lets nothing go that is on them, and which one waits for the
+// disk. The server syncs always (Config says so to it), but for a stream whose
+// persist mode is async: see jsStream's setup in stream.go of nats-server 2.15.
+func TestStreams(t *testing.T) {
+	f := startFleet(t)
+	manager := f.login(t, "manager", f.manager("red"))
+	for stream, mode := range map[string]string{"KEYTURN_red": "", "KEYTURN_red_BOARD": "async"} {
+		outcome, answer := manager.request("$JS.API.STREAM.INFO."+stream, "")
+		var info struct {
+			Config struct {
+				Storage     string
+				PersistMode string `json:"persist_mode"`
+				MaxPer      int    `json:"max_msgs_per_subject"`
+				DenyDelete  bool   `json:"deny_delete"`
+				DenyPurge   bool   `json:"deny_purge"`
+			}
+		}
+		if err := json.Unmarshal(answer, &info); outcome != done || err != nil {
+			t.Fatal(outcome, err)
+		}
+		if c := info.Config; c.Storage != "file" || c.PersistMode != mode || c.MaxPer != 1 || !c.DenyDelete || !c.DenyPurge {
+			t.Errorf("%s: %+v", stream, c)
+		}
 	}
 }
