@@ -48,7 +48,7 @@ type reporter struct {
 	started time.Time
 
 	sent   [][]event.Received // by page, what is on the board
-	turn   int                // the page that the next heartbeat says again
+	turn   int                // counts heartbeats, for the page that one says again
 	proven string             // the last id whose proof was sent
 	failed string             // the last error, "" after a success
 }
@@ -136,12 +136,14 @@ func (p *reporter) report(ctx context.Context, beat bool) (more bool, err error)
 	if len(pages) != len(p.sent) {
 		p.sent = make([][]event.Received, len(pages)) // each tells how many there are
 	}
-	if p.turn++; p.turn >= len(pages) {
-		p.turn = 0
+	again := 0
+	if beat {
+		p.turn++
+		again = p.turn % len(pages)
 	}
 	var errs []error
 	for i := len(pages) - 1; i > 0; i-- { // the first says that the others are there
-		if !(beat && p.turn == i) && slices.Equal(p.sent[i], pages[i]) {
+		if i != again && slices.Equal(p.sent[i], pages[i]) {
 			continue
 		}
 		page := &event.Receipt{Group: head.Group, Member: head.Member, Page: uint64(i), Pages: head.Pages, Certificates: bounded(pages[i])}
