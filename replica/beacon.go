@@ -47,12 +47,11 @@ func (b *beaconState) close() {
 // beaconFollower follows the group's beacon.
 func (r *Replica) beaconFollower(board bus.Board) *follower {
 	f := r.memo(board, event.BeaconKey(r.group), r.takeBeacon)
-	from := f.from
 	f.from = func() bus.Position {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.beacon.live = false
-		return from()
+		return bus.Position{}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -194,6 +193,9 @@ func (r *Replica) differs() {
 	}
 	b.tried, b.mending, b.done = true, true, false
 	r.followAgain(bus.Position{})
+	for _, f := range r.memos { // what the group's scope lost, theirs may have lost
+		f.again()
+	}
 }
 
 // offered returns what would be held if nothing had been refused.

@@ -252,12 +252,12 @@ func TestJoinCompletesAfterEveryWriteThatFailed(t *testing.T) {
 			if _, err := replica.Join(t.Context(), config); err != nil {
 				t.Fatal(err)
 			}
-			leaf := f.publish(id1, 1, "a.example")
-			wantServed(t, f.open(inDir(dir)), "a.example", leaf)
 			left, err := filepath.Glob(filepath.Join(dir, "join.*"))
 			if err != nil || len(left) > 0 {
 				t.Errorf("left behind: %v %v", left, err)
 			}
+			leaf := f.publish(id1, 1, "a.example")
+			wantServed(t, f.open(inDir(dir)), "a.example", leaf)
 		})
 	}
 }

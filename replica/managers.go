@@ -46,6 +46,11 @@ func (r *Replica) readManagers(dir string) error {
 		return nil
 	}
 	r.managers, r.serial, r.savedSerial = set.Trusted(), max(r.serial, set.Serial), set.Serial
+	if !sameSigners(pinned, r.managers) {
+		if err := seal.WriteVerifyKeyFile(filepath.Join(dir, ManagersFile), r.managers...); err != nil {
+			r.logger.Error("which managers are trusted could not be written down again; the list of them here is whole", "error", err)
+		}
+	}
 	return nil
 }
 
@@ -69,10 +74,14 @@ func newestManagers(pinned []*seal.VerifyKey, tenant string, data []byte) (*even
 	if err2 != nil {
 		return nil, err2
 	}
-	if set, ok := last.Body.(*event.ManagerSet); ok && slices.EqualFunc(set.Trusted(), pinned, (*seal.VerifyKey).Equal) {
+	if set, ok := last.Body.(*event.ManagerSet); ok && sameSigners(set.Trusted(), pinned) {
 		return set, nil
 	}
 	return nil, err
+}
+
+func sameSigners(a, b []*seal.VerifyKey) bool {
+	return slices.EqualFunc(a, b, (*seal.VerifyKey).Equal)
 }
 
 // takeManagers follows the list of managers from those that are trusted to the

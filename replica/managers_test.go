@@ -150,6 +150,14 @@ func TestManagersThatChangedWhileAway(t *testing.T) {
 		f.publishTo(k2, id1, 4, "a.example")
 		synctest.Wait()
 		wantServed(t, r, "a.example", third)
+		wantPinned(t, dir, keys[3])
+		old = &line{f: f}
+		old.set(keys[3], keys[3], keys[0])
+		synctest.Wait()
+		if s := r.Status(); s.Refused[replica.RefusedReplay] != 1 || s.Refused[replica.RefusedSigner] != 2 {
+			t.Errorf("%+v", s)
+		}
+		wantPinned(t, dir, keys[3])
 	})
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
-	"github.com/keyturn/keyturn/seal"
 )
 
 // A notedBoard notes what is put on a board, or fails.
@@ -215,17 +214,19 @@ func TestReceiptsHavePages(t *testing.T) {
 func TestReceiptsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, _ := newNotedFleet(t)
-		stranger, _ := seal.GenerateSigningKey()
+		dir, m := f.joined()
+		f.open(inDir(dir))
+		long := strings.Repeat("x", 63)
 		for range 1000 {
-			body := &event.Removal{Group: "default", ID: event.NewID(), Version: event.Version{Epoch: 1, Generation: 1}}
-			data, err := event.Sign(stranger, "default", time.Now(), body)
+			id := event.NewID()
+			f.remove(id, 1)
+			synctest.Wait()
+			data, err := event.Sign(f.signer, long, time.Now(), &event.Removal{Group: long, ID: id, Version: event.Version{Epoch: 1, Generation: 2}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.put(event.CertificateKey("default", body.ID), data)
+			f.put(event.CertificateKey("default", id), data)
 		}
-		dir, m := f.joined()
-		f.open(inDir(dir))
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		pages := f.receipt(m)

@@ -107,10 +107,11 @@ type Replica struct {
 	onChange      func(Change)
 	started       time.Time
 
-	conn     bus.Conn  // that of log, nil unless the replica opened it
-	main     *follower // of the group; nil without a bus
-	member   *member   // nil outside a joined directory
-	reporter *reporter // nil where nothing is reported
+	conn     bus.Conn    // that of log, nil unless the replica opened it
+	main     *follower   // of the group; nil without a bus
+	memos    []*follower // of the member's and the managers' entries
+	member   *member     // nil outside a joined directory
+	reporter *reporter   // nil where nothing is reported
 	// followsManagers and followsKeys say that the program gave none of its own.
 	followsManagers, followsKeys bool
 
@@ -239,10 +240,11 @@ func (r *Replica) start(ctx context.Context, program string) {
 	r.main = r.groupFollower()
 	followers := []*follower{r.main}
 	if r.member != nil {
-		followers = append(followers, r.memo(r.log, event.MemberKey(r.group, r.member.ID), r.takeMember))
+		r.memos = append(r.memos, r.memo(r.log, event.MemberKey(r.group, r.member.ID), r.takeMember))
 		if r.followsManagers {
-			followers = append(followers, r.memo(r.log, event.ManagersKey, r.takeManagers))
+			r.memos = append(r.memos, r.memo(r.log, event.ManagersKey, r.takeManagers))
 		}
+		followers = append(followers, r.memos...)
 		if b, ok := r.log.(bus.Boarder); ok {
 			followers = append(followers, r.beaconFollower(b.Board()))
 			r.reporter = newReporter(r, b.Board(), program)

@@ -45,20 +45,19 @@ func (r *Replica) followAgain(from bus.Position) {
 	}
 }
 
-// memo returns a follower of another scope, of few entries, whose place is kept
-// in memory alone.
+// memo returns a follower of another scope: one of so few entries that it is
+// followed from its start each time, and needs no place.
 func (r *Replica) memo(s source, scope string, take func(bus.Update) error) *follower {
-	var at bus.Position
 	var last string
 	return &follower{
 		source: s, scope: scope,
-		from:    func() bus.Position { return at },
-		restart: func() { at = bus.Position{} },
+		from:    func() bus.Position { return bus.Position{} },
+		restart: func() {},
 		take: func(u bus.Update) error {
 			if err := take(u); err != nil {
 				return err
 			}
-			at, last = u.Position, ""
+			last = ""
 			return nil
 		},
 		lost: func(err error) {
