@@ -70,7 +70,10 @@ func fleet() []Body {
 	return []Body{
 		&BusInfo{URLs: []string{"tls://bus.example.com:4222"}, Roots: [][]byte{[]byte("root")}, Sealed: []byte("sealed")},
 		&ManagerChain{Sets: [][]byte{[]byte("set")}},
-		&ManagerSet{Serial: 3, Keys: []ManagerKey{{Name: "first", Key: bytes.Repeat([]byte{7}, 32), Added: at, User: "UABC"}}},
+		&ManagerSet{
+			Serial: 3, Keys: []ManagerKey{{Name: "first", Key: bytes.Repeat([]byte{7}, 32), Added: at, User: "UABC"}},
+			Reached: []Reached{{Scope: "state", Position: "log:7"}},
+		},
 		&JoinToken{
 			ID: "AAAAAAAAAAA", Group: "web", Key: bytes.Repeat([]byte{7}, 32), Created: at, Expires: at.Add(time.Minute),
 			Request: []byte("hash"), Used: at,

@@ -10,9 +10,13 @@ import (
 	"github.com/keyturn/keyturn/seal"
 )
 
-// maxSets is how many sets of managers are remembered: a replica that was away
-// for more changes than that has to join anew.
-const maxSets = 100
+// maxSets is how many sets of managers are remembered, and maxSetsSize how long
+// they are together, in bytes, so that the list fits into an entry: a replica
+// that was away for more changes has to join anew.
+const (
+	maxSets     = 100
+	maxSetsSize = MaxSize * 3 / 4
+)
 
 // ManagerSet says which signing keys are managers'. Each set is signed by a key
 // of the one before, so that whoever trusts any of them finds the newest.
@@ -20,7 +24,20 @@ type ManagerSet struct {
 	// Serial counts up; the first is 1.
 	Serial uint64
 	Keys   []ManagerKey
+	// Reached says, in a set that leaves a manager out, where the log ended when
+	// the set was made: what that manager wrote later counts for nothing.
+	Reached []Reached
 }
+
+// Reached is a place in the log.
+type Reached struct {
+	Scope string
+	// Position is one as bus.Position prints it.
+	Position string
+}
+
+// maxScopes bounds the places in a set.
+const maxScopes = 16
 
 // A ManagerKey is the signing key of one manager.
 type ManagerKey struct {
@@ -37,6 +54,12 @@ type ManagerKey struct {
 const (
 	setSerial tag = iota + 1
 	setKey
+	setReached
+)
+
+const (
+	reachedScope tag = iota + 1
+	reachedPosition
 )
 
 const (
@@ -59,6 +82,12 @@ func (s *ManagerSet) key() string { return managerSetKey }
 func (s *ManagerSet) fields(f *codec) {
 	f.uint(setSerial, &s.Serial)
 	messages(f, setKey, &s.Keys, MaxKeys)
+	messages(f, setReached, &s.Reached, maxScopes)
+}
+
+func (r *Reached) fields(f *codec) {
+	f.string(reachedScope, &r.Scope, maxKey)
+	f.string(reachedPosition, &r.Position, maxURL)
 }
 
 func (s *ManagerSet) check() error {
@@ -110,14 +139,19 @@ func (m *ManagerChain) check() error {
 	return nil
 }
 
-// Add appends a set, signed by a key of the newest, and forgets the oldest if
-// there are too many.
+// Add appends a set, signed by a key of the newest, and forgets the oldest where
+// there are too many or they are too long.
 func (m *ManagerChain) Add(by *seal.SigningKey, tenant string, at time.Time, s *ManagerSet) error {
 	data, err := Sign(by, tenant, at, s)
 	if err != nil {
 		return err
 	}
-	m.Sets = append(m.Sets[max(0, len(m.Sets)-maxSets+1):len(m.Sets):len(m.Sets)], data)
+	keep, size := len(m.Sets), len(data)
+	for keep > max(0, len(m.Sets)-maxSets+1) && size+len(m.Sets[keep-1]) <= maxSetsSize {
+		keep--
+		size += len(m.Sets[keep])
+	}
+	m.Sets = append(m.Sets[keep:len(m.Sets):len(m.Sets)], data)
 	return nil
 }
 

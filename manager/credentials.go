@@ -6,12 +6,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
 )
 
@@ -92,16 +90,3 @@ func (m *Manager) busInfo(ctx context.Context) (*event.BusInfo, Credentials, err
 	}
 	return info, c, nil
 }
-
-// userOf returns the bus user that follows from 32 secret bytes; "" where the
-// engine of the bus knows none, or is not in this program.
-func userOf(info *event.BusInfo, secret []byte) (string, error) {
-	d, err := bus.DriverOf(info.URLs[0])
-	if err != nil {
-		return "", err
-	}
-	return d.User(secret)
-}
-
-var errNoCredentials = errors.New("the bus wants credentials, and this manager cannot make them: " +
-	"what signs them is not on the bus; the manager that runs the bus, or `keyturn bus`, writes it there")

@@ -72,7 +72,7 @@ func (m *Manager) RenewDue(ctx context.Context, o DueOptions) ([]DueResult, erro
 	if o.For > 0 {
 		p.until = time.Now().Add(o.For)
 	}
-	problems = append(problems, s.copyAll())
+	problems = append(problems, s.copyAll(), m.tendHosts(ctx))
 	p.run(s.dueNow())
 	problems = append(problems, s.signAll())
 	m.count(func(s *Stats) { s.LastPass = time.Now() })

@@ -60,6 +60,11 @@ func (m *Manager) follow(ctx context.Context, s source) {
 	}
 }
 
+// readLog is read of a scope of the log.
+func (m *Manager) readLog(ctx context.Context, scope string, take func(bus.Update)) error {
+	return m.read(ctx, source{from: m.log, scope: scope, take: take})
+}
+
 // read hands what is there of a source, and its caught-up mark, to what takes
 // it.
 func (m *Manager) read(ctx context.Context, s source) error {

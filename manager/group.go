@@ -190,21 +190,21 @@ type found[B event.Body] struct {
 func list[B event.Body](ctx context.Context, m *Manager, scope string) (map[string]found[B], error) {
 	all := make(map[string]found[B])
 	var bad []error
-	for u, err := range m.log.Follow(ctx, scope, bus.Position{}) {
-		if err != nil {
-			return nil, &busError{fmt.Errorf("listing %s: %w", scope, err)}
-		}
+	err := m.readLog(ctx, scope, func(u bus.Update) {
 		if u.CaughtUp {
-			break
+			return
 		}
 		e, err := m.open(ctx, u.Key, u.Data)
 		if err != nil {
 			bad = append(bad, disbelief("the entry "+u.Key, err))
-			continue
+			return
 		}
 		if body, ok := e.Body.(B); ok {
 			all[u.Key] = found[B]{body, u.Position}
 		}
+	})
+	if err != nil {
+		return nil, &busError{fmt.Errorf("listing %s: %w", scope, err)}
 	}
 	return all, errors.Join(bad...)
 }

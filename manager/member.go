@@ -59,9 +59,12 @@ func (m *Manager) FindMember(ctx context.Context, prefix string) (*Member, error
 	if err != nil {
 		return nil, err
 	}
+	if i := slices.IndexFunc(members, func(h *Member) bool { return h.ID == prefix }); i >= 0 {
+		return members[i], nil
+	}
 	members = slices.DeleteFunc(members, func(h *Member) bool {
 		fits := prefix != "" && (strings.HasPrefix(h.ID, prefix) || h.Name == prefix)
-		return h.ID != prefix && (!fits || !h.Revoked.IsZero())
+		return !fits || !h.Revoked.IsZero()
 	})
 	switch len(members) {
 	case 0:
@@ -100,7 +103,8 @@ type Revocation struct {
 	Exposed bool
 }
 
-// RevokeMember takes the rights of a member away for good: no manager grants
+// RevokeMember takes the rights of a member, found as by FindMember, away for
+// good: no manager grants
 // anything to it any more, its bus user is revoked where the engine can, and the
 // certificates whose keys it could open are marked as compromised. It does not
 // rotate the group's key, which takes whoever holds that: see

@@ -28,19 +28,22 @@ const (
 	grace = 10 * time.Second
 )
 
-// Run renews every managed certificate when it is due, makes up for what
-// another manager left undone, and returns when ctx ends and its work has.
+// Run renews every managed certificate when it is due, answers who asks to join,
+// retires groups' former keys, makes up for what another manager left undone,
+// and returns when ctx ends and its work has.
 func (m *Manager) Run(ctx context.Context) {
 	s := newScheduler(ctx, m)
 	m.live.Store(s.view)
 	defer m.live.Store(nil)
-	for _, from := range s.sources() {
+	hosts := newHosts(m, m.keys)
+	for _, from := range append(s.sources(), hosts.sources(ctx)...) {
 		s.work.Go(func() { m.follow(ctx, from) })
 	}
 	s.work.Go(s.watch)
 	if m.board != nil {
 		s.work.Go(s.keepBeacons)
 	}
+	s.work.Go(func() { hosts.run(ctx) })
 	s.loop()
 	s.work.Wait()
 }

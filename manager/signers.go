@@ -128,7 +128,7 @@ func (m *Manager) AddSigner(ctx context.Context, name string, key *seal.VerifyKe
 		case len(l.set.Keys) >= event.MaxKeys:
 			return &InvalidError{fmt.Sprintf("there are %d managers, and no more are possible: revoke one first", len(l.set.Keys))}
 		}
-		if err := m.vouchForRest(ctx, l); err != nil { // a revocation that was cut short
+		if err := m.vouchForRest(ctx, l, false); err != nil { // a revocation that was cut short
 			return err
 		}
 		set := &event.ManagerSet{Serial: l.set.Serial + 1, Keys: slices.Clone(l.set.Keys)}
@@ -163,6 +163,7 @@ func (m *Manager) RevokeSigner(ctx context.Context, prefix string) error {
 	if bytes.Equal(k.Key, m.identity.Signing.Public().Bytes()) {
 		return &InvalidError{"a manager cannot revoke itself: do it as another one"}
 	}
+	now := l.has(k)
 	for l.has(k) {
 		if err := m.leaveOut(ctx, l, k); err != nil && !conflict(err) {
 			return fmt.Errorf("revoking manager %s: %w", k.Name, err)
@@ -171,7 +172,7 @@ func (m *Manager) RevokeSigner(ctx context.Context, prefix string) error {
 			return err
 		}
 	}
-	return errors.Join(m.vouchForRest(ctx, l), m.tellRevoked(ctx))
+	return errors.Join(m.vouchForRest(ctx, l, now), m.tellRevoked(ctx))
 }
 
 // leaveOut writes a set without a manager, after what that signed has been
@@ -184,7 +185,11 @@ func (m *Manager) leaveOut(ctx context.Context, l *signerList, k event.ManagerKe
 	if err := m.vouch(ctx, voucher{m: m, gone: []*seal.VerifyKey{key}}); err != nil {
 		return err
 	}
-	set := &event.ManagerSet{Serial: l.set.Serial + 1}
+	reached, err := m.reachedNow(ctx)
+	if err != nil {
+		return err
+	}
+	set := &event.ManagerSet{Serial: l.set.Serial + 1, Reached: reached}
 	for _, other := range l.set.Keys {
 		if !bytes.Equal(other.Key, k.Key) {
 			set.Keys = append(set.Keys, other)

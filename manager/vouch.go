@@ -23,25 +23,29 @@ const atOnce = 8
 
 // signedScopes are those in which managers' entries stand, the states before
 // their copies.
-var signedScopes = []string{event.StateScope, "group", "names", "conf", event.TokenScope, event.MemberScope}
+var signedScopes = []string{event.StateScope, groupsScope, "names", "conf", event.TokenScope, event.MemberScope}
 
 // A voucher signs anew what managers signed that are to be believed no more.
 type voucher struct {
 	m    *Manager
 	gone []*seal.VerifyKey
-	// before is where the set stands that leaves them out: what they wrote after
-	// it counts for nothing. It is zero while they are in the set.
-	before bus.Position
+	// reached is where each scope ended when they were left out: what they wrote
+	// later counts for nothing. It is nil at that time, when nothing is too late.
+	reached []event.Reached
 }
 
 // vouchForRest makes up for what the managers wrote that the newest set leaves
-// out, between being signed anew and that set.
-func (m *Manager) vouchForRest(ctx context.Context, l *signerList) error {
+// out, between being signed anew and that set. Without now, that was some time
+// ago, perhaps.
+func (m *Manager) vouchForRest(ctx context.Context, l *signerList, now bool) error {
 	sets := l.sets
 	if len(sets) < 2 {
 		return nil
 	}
-	v := voucher{m: m, before: l.position}
+	v := voucher{m: m}
+	if !now {
+		v.reached = append([]event.Reached{}, l.set.Reached...)
+	}
 	for _, k := range sets[len(sets)-2].Keys {
 		key, err := seal.NewVerifyKey(k.Key)
 		if err == nil && !l.has(k) {
@@ -52,6 +56,20 @@ func (m *Manager) vouchForRest(ctx context.Context, l *signerList) error {
 		return nil
 	}
 	return m.vouch(ctx, v)
+}
+
+// reachedNow returns where the scopes end.
+func (m *Manager) reachedNow(ctx context.Context) ([]event.Reached, error) {
+	var all []event.Reached
+	for _, scope := range signedScopes {
+		end := bus.Position{}
+		err := m.readLog(ctx, scope, func(u bus.Update) { end = u.Position })
+		if err != nil {
+			return nil, fmt.Errorf("reading where %s ends: %w", scope, err)
+		}
+		all = append(all, event.Reached{Scope: scope, Position: end.String()})
+	}
+	return all, nil
 }
 
 // vouch goes through all scopes.
@@ -82,19 +100,13 @@ func (m *Manager) vouch(ctx context.Context, v voucher) error {
 // find returns the keys of a scope's entries that hold such a signature.
 func (v *voucher) find(ctx context.Context, scope string) ([]string, error) {
 	var keys []string
-	for u, err := range v.m.log.Follow(ctx, scope, bus.Position{}) {
-		if err != nil {
-			return nil, err
-		}
-		if u.CaughtUp {
-			break
-		}
+	err := v.m.readLog(ctx, scope, func(u bus.Update) {
 		e, err := event.Trusted(v.m.tenant, u.Data)
 		if err == nil && u.Key != event.ManagersKey && (v.signed(e) || v.current(e)) {
 			keys = append(keys, u.Key)
 		}
-	}
-	return keys, nil
+	})
+	return keys, err
 }
 
 // signed reports whether e says that it is by one of those.
@@ -112,9 +124,15 @@ func (v *voucher) current(e *event.Event) bool {
 	return err == nil && v.signed(inner)
 }
 
-// counts reports whether what one of them wrote at a position is to be believed.
-func (v *voucher) counts(at bus.Position) bool {
-	return v.before.IsZero() || at.Log == v.before.Log && at.Seq < v.before.Seq
+// counts reports whether what one of them wrote is to be believed.
+func (v *voucher) counts(entry bus.Entry) bool {
+	if v.reached == nil {
+		return true
+	}
+	return slices.ContainsFunc(v.reached, func(r event.Reached) bool {
+		end, err := bus.ParsePosition(r.Position)
+		return err == nil && bus.InScope(entry.Key, r.Scope) && entry.Position.Log == end.Log && entry.Position.Seq <= end.Seq
+	})
 }
 
 // renew signs the entry under a key anew. What has not a right signature, or was
@@ -148,7 +166,7 @@ func (v *voucher) anew(ctx context.Context, entry bus.Entry) ([]byte, error) {
 	if err != nil {
 		return nil, nil // nobody has believed it yet
 	}
-	late := v.signed(e) && !v.counts(entry.Position)
+	late := v.signed(e) && !v.counts(entry)
 	switch body := e.Body.(type) {
 	case *event.State:
 		if v.current(e) && !late {
