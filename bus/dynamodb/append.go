@@ -62,10 +62,12 @@ func (l *Log) Append(ctx context.Context, key string, after bus.Position, data [
 	defer func() { <-lane.turn }()
 	for again := (backoff{}); ; {
 		p, err := l.try(ctx, lane, w)
+		if err != nil {
+			lane.head = row{} // it may be another one by now
+		}
 		if !errors.Is(err, errBusy) {
 			return p, err
 		}
-		lane.head = row{}
 		if cause := again.wait(ctx); cause != nil {
 			return bus.Position{}, fmt.Errorf("bus: writing %s: %w (%w)", key, err, cause)
 		}
@@ -134,10 +136,10 @@ func (l *Log) replaced(ctx context.Context, known string) error {
 	return fmt.Errorf("bus: table %s has rows of another log than %s, the one of tenant %q: restore the table", l.table, id, l.space)
 }
 
-// transaction is an append: the entry, and its row in each feed. Every item that
-// the append before wrote a row to is touched as well. DynamoDB applies a
-// transaction item by item and refuses another one that touches an item which
-// waits for that; so when this one is there, all rows before it are.
+// transaction is an append: the entry, and its row in each feed. Every row that
+// the append before wrote is touched as well. DynamoDB applies a transaction item
+// by item and refuses another one that touches an item which waits for that; so
+// when this one is there, all rows before it are.
 func (l *Log) transaction(w write, head, next row) []types.TransactWriteItem {
 	items := []types.TransactWriteItem{l.putEntry(w, next)}
 	for _, feed := range l.space.feeds(w.key) {
@@ -151,23 +153,35 @@ func (l *Log) transaction(w write, head, next row) []types.TransactWriteItem {
 		}
 	}
 	if head.seq == 0 {
-		return append(items, l.check(l.space.meta(), next.log, "logid = :id"))
+		return append(items, l.touch(l.space.meta(), next.log, sameLog, false))
 	}
-	for _, feed := range l.space.feeds(head.key) {
-		place := at(feed, rowSK(head.seq))
-		if w.after.Seq == head.seq {
-			items = append(items, types.TransactWriteItem{Delete: &types.Delete{TableName: &l.table, Key: place}})
-			continue
+	for i, feed := range l.space.feeds(head.key) {
+		condition := sameLog
+		if i > 0 {
+			condition = sameLogIfAny
 		}
-		items = append(items, l.check(place, next.log, "attribute_not_exists(pk) OR logid = :id"))
+		items = append(items, l.touch(at(feed, rowSK(head.seq)), next.log, condition, w.after.Seq == head.seq))
 	}
 	return items
 }
 
-func (l *Log) check(key item, id, condition string) types.TransactWriteItem {
+// Conditions of what an append touches. The head's row in the order has to be
+// there, and this log's. That its other row is missing is what a restored table
+// can look like, and no reason not to go on.
+const (
+	sameLog      = "logid = :id"
+	sameLogIfAny = "attribute_not_exists(pk) OR logid = :id"
+)
+
+func (l *Log) touch(key item, id, condition string, remove bool) types.TransactWriteItem {
+	values := item{":id": str(id)}
+	if remove {
+		return types.TransactWriteItem{Delete: &types.Delete{
+			TableName: &l.table, Key: key, ConditionExpression: &condition, ExpressionAttributeValues: values,
+		}}
+	}
 	return types.TransactWriteItem{ConditionCheck: &types.ConditionCheck{
-		TableName: &l.table, Key: key, ConditionExpression: &condition,
-		ExpressionAttributeValues: item{":id": str(id)},
+		TableName: &l.table, Key: key, ConditionExpression: &condition, ExpressionAttributeValues: values,
 	}}
 }
 

@@ -15,9 +15,14 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(dynamolocal.Main(m)) }
 
+// TestConformance runs on an emulator that writes to the disk, so that it can be
+// restarted.
 func TestConformance(t *testing.T) {
+	s := dynamolocal.Start(t)
 	bustest.Run(t, func(t *testing.T) bustest.Engine {
-		return engine(t, dynamolocal.Shared(t))
+		e := engine(t, s)
+		e.Restart = func(t *testing.T) { s.Restart(t) }
+		return e
 	})
 }
 

