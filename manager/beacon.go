@@ -149,14 +149,12 @@ func (v *view) dueBeacons(now time.Time) (due []string, next time.Duration) {
 	return due, next
 }
 
-// signAll reads anew what stands for the replicas, and signs a beacon for each
-// group.
+// signAll signs a beacon for each group, of what stands for its replicas by now.
 func (s *scheduler) signAll() error {
 	if s.m.board == nil {
 		return nil
 	}
-	s.lostCopies()
-	if err := s.m.read(s.ctx, source{from: s.m.log, scope: groupsScope, take: s.takeCopy}); err != nil {
+	if err := s.readAll(); err != nil {
 		return fmt.Errorf("reading what the beacons tell of: %w", err)
 	}
 	for name, g := range s.view.groups { // nobody else works on s

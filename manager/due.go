@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/keyturn/keyturn/event"
 )
 
 // Why RenewDue did not try to renew what is due.
@@ -67,36 +65,30 @@ func (m *Manager) RenewDue(ctx context.Context, o DueOptions) ([]DueResult, erro
 	if err := s.readAll(); err != nil {
 		return nil, fmt.Errorf("reading what is due: %w", err)
 	}
-	problems := []error{s.view.problems(), s.answerAll()}
+	problems := []error{s.judgeAll()}
 	p := &pass{s: s, o: o}
 	if o.For > 0 {
 		p.until = time.Now().Add(o.For)
 	}
 	problems = append(problems, s.copyAll(), m.tendHosts(ctx))
+	problems = append(problems, s.readAll()) // what was marked by that is due now
 	p.run(s.dueNow())
-	problems = append(problems, s.signAll())
+	problems = append(problems, s.signAll(), s.view.problems())
 	m.count(func(s *Stats) { s.LastPass = time.Now() })
 	return p.results, errors.Join(problems...)
 }
 
-// readAll reads the states, the groups' entries, and what members report.
+// readAll reads what has come since it was called last: the states, the groups'
+// entries, and what members report.
 func (s *scheduler) readAll() error {
 	for _, from := range s.sources() {
-		if err := s.m.read(s.ctx, from); err != nil {
-			return err
+		at, err := s.m.read(s.ctx, from, s.read[from.scope])
+		if err != nil {
+			return fmt.Errorf("%s: %w", from.scope, err)
 		}
+		s.read[from.scope] = at
 	}
 	return nil
-}
-
-// answerAll answers what members hold against the log, and reads anew what that
-// has changed.
-func (s *scheduler) answerAll() error {
-	if len(s.evidence) == 0 { // nobody else works on s
-		return nil
-	}
-	err := s.judgeAll()
-	return errors.Join(err, s.m.read(s.ctx, source{from: s.m.log, scope: event.StateScope, take: s.takeState}))
 }
 
 // copyAll makes up for generations and removals that were committed and not

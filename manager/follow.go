@@ -60,22 +60,23 @@ func (m *Manager) follow(ctx context.Context, s source) {
 	}
 }
 
-// readLog is read of a scope of the log.
+// readLog is read of a scope of the log, from its start.
 func (m *Manager) readLog(ctx context.Context, scope string, take func(bus.Update)) error {
-	return m.read(ctx, source{from: m.log, scope: scope, take: take})
+	_, err := m.read(ctx, source{from: m.log, scope: scope, take: take}, bus.Position{})
+	return err
 }
 
-// read hands what is there of a source, and its caught-up mark, to what takes
-// it.
-func (m *Manager) read(ctx context.Context, s source) error {
-	for u, err := range s.from.Follow(ctx, s.scope, bus.Position{}) {
+// read hands what is there of a source after from, and its caught-up mark, to
+// what takes it, and returns the place reached.
+func (m *Manager) read(ctx context.Context, s source, from bus.Position) (bus.Position, error) {
+	for u, err := range s.from.Follow(ctx, s.scope, from) {
 		if err != nil {
-			return err
+			return from, err
 		}
 		s.take(u)
 		if u.CaughtUp {
-			return nil
+			return u.Position, nil
 		}
 	}
-	return errors.New("the bus ended the stream")
+	return from, errors.New("the bus ended the stream")
 }

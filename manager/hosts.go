@@ -71,7 +71,7 @@ func lose[V any](h *hosts, known map[string]V) {
 // readAll reads the sources once.
 func (h *hosts) readAll(ctx context.Context) error {
 	for _, from := range h.sources(ctx) {
-		if err := h.m.read(ctx, from); err != nil {
+		if _, err := h.m.read(ctx, from, bus.Position{}); err != nil {
 			return fmt.Errorf("reading %s: %w", from.scope, err)
 		}
 	}

@@ -210,9 +210,11 @@ func (s *scheduler) proven(group, member string, proofs [][]byte) {
 	s.accuse(member, evidence{group, proofs})
 }
 
-// remembered takes note if a state is older than what it was.
+// remembered takes note if a state is older than what it was, or has another
+// certificate of the same version.
 func (s *scheduler) remembered(old, c *Managed) {
-	if old == nil || len(old.Current) == 0 || c.Version == old.Version && string(c.Current) == string(old.Current) || old.Less(c.Version) {
+	if old == nil || len(old.Current) == 0 || old.Less(c.Version) ||
+		old.Version == c.Version && old.Removed == c.Removed && reflect.DeepEqual(old.Certificate, c.Certificate) {
 		return
 	}
 	s.accuse("this manager: "+c.ID, evidence{c.Spec.Group, [][]byte{old.Current}})

@@ -50,13 +50,13 @@ func (m *Manager) Run(ctx context.Context) {
 
 // A scheduler is one Run, or what a pass of RenewDue knows.
 type scheduler struct {
-	m    *Manager
-	ctx  context.Context // Run's
-	work sync.WaitGroup
-	wake chan struct{}
-	view *view
-	// accused wakes who answers evidence.
-	accused chan struct{}
+	m       *Manager
+	ctx     context.Context // Run's
+	work    sync.WaitGroup
+	wake    chan struct{}
+	view    *view
+	accused chan struct{}           // wakes who answers evidence
+	read    map[string]bus.Position // by scope, how far a pass has read
 
 	mu       sync.Mutex
 	known    map[string]*Managed      // guarded by mu; the newest state by id
@@ -74,7 +74,7 @@ func newScheduler(ctx context.Context, m *Manager) *scheduler {
 	s := &scheduler{
 		m: m, ctx: ctx, view: newView(m), known: make(map[string]*Managed), busy: make(map[string]bool),
 		copies: make(map[string]event.Version), tallies: make(map[string]*tally), evidence: make(map[string]evidence),
-		slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1), accused: make(chan struct{}, 1),
+		read: make(map[string]bus.Position), slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1), accused: make(chan struct{}, 1),
 	}
 	s.view.proofs = s.proven
 	return s
@@ -97,6 +97,7 @@ func (s *scheduler) takeState(u bus.Update) {
 	c, err := patiently(s.ctx, func() (*Managed, error) { return s.m.decode(s.ctx, u.Entry) })
 	if err != nil {
 		s.m.logger.Error("a managed certificate cannot be looked after", "key", u.Key, "error", err)
+		s.view.problem(u.Key, err)
 		return
 	}
 	s.mu.Lock()

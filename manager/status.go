@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
 )
 
@@ -188,7 +189,7 @@ func (m *Manager) Fleet(ctx context.Context, q Query) (*Fleet, error) {
 	v := newView(m)
 	// The states come last: whatever a replica reports is in them by then.
 	for _, s := range append(v.sources(ctx), source{from: m.log, scope: event.StateScope, take: with(ctx, v.takeState)}) {
-		if err := m.read(ctx, s); err != nil {
+		if _, err := m.read(ctx, s, bus.Position{}); err != nil {
 			return nil, fmt.Errorf("reading how the fleet is: %w", err)
 		}
 	}

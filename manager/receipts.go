@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/seal"
+)
+
+// A page is one of a receipt.
+type page struct {
+	*event.Receipt
+	reported time.Time // by the host's clock
+	seen     time.Time // by this machine's, with its monotonic reading
+	proofs   int       // how many there were
+	sum      [sha256.Size]byte
+}
+
+// takeReceipt takes a page of a receipt if the member that it is of has signed
+// it, and is one still.
+func (v *view) takeReceipt(ctx context.Context, u bus.Update) {
+	if u.CaughtUp {
+		v.mark(event.ReceiptScope)
+		return
+	}
+	parts := strings.Split(u.Key, "/")
+	if len(parts) != 4 {
+		return
+	}
+	h := v.host(ctx, event.MemberKey(parts[1], parts[2]))
+	if h == nil {
+		return
+	}
+	v.mu.Lock()
+	key, live := h.key, h.live()
+	v.mu.Unlock()
+	if !live {
+		return
+	}
+	e, err := event.Open([]*seal.VerifyKey{key}, v.m.tenant, u.Key, u.Data)
+	if err != nil {
+		v.refuse(h, err)
+		return
+	}
+	if r, ok := e.Body.(*event.Receipt); ok {
+		v.receipt(h, r, e.Time, sha256.Sum256(u.Data))
+	}
+}
+
+// host returns the host with a member's key, nil if there is none. The receipt
+// of one that has just joined may be here before the member's entry.
+func (v *view) host(ctx context.Context, key string) *host {
+	v.mu.Lock()
+	h := v.hosts[key]
+	v.mu.Unlock()
+	if h != nil || bus.CheckKey(key) != nil {
+		return h
+	}
+	entry, err := v.m.log.Get(ctx, key)
+	if err != nil || v.member(ctx, entry) != nil {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.hosts[key]
+}
+
+// refuse counts a receipt that the member did not sign, and logs the first.
+func (v *view) refuse(h *host, err error) {
+	v.m.count(func(s *Stats) { s.ReceiptsRefused++ })
+	v.mu.Lock()
+	member, first := h.Member, h.refused == ""
+	h.refused = err.Error()
+	v.mu.Unlock()
+	if first {
+		v.m.logger.Warn("a receipt is not believed", "group", member.Group, "member", member.ID, "host", member.Name, "error", err)
+	}
+}
+
+func (v *view) receipt(h *host, r *event.Receipt, at time.Time, sum [sha256.Size]byte) {
+	proofs := r.Proofs
+	tidy(r)
+	v.mu.Lock()
+	h.refused = ""
+	if n := int(r.Page) + 1 - len(h.pages); n > 0 {
+		h.pages = append(h.pages, make([]page, n)...)
+	}
+	if h.pages[r.Page].sum == sum || !h.live() { // the board says it again, or it was revoked just now
+		v.mu.Unlock()
+		return
+	}
+	h.pages[r.Page] = page{r, at, v.seenLocked(r, at), len(proofs), sum}
+	if r.Page == 0 && uint64(len(h.pages)) > r.Pages {
+		h.pages = slices.Clone(h.pages[:r.Pages])
+	}
+	v.mu.Unlock()
+	if len(proofs) > 0 && v.proofs != nil {
+		v.proofs(r.Group, r.Member, proofs)
+	}
+	v.tell()
+}
+
+// seenLocked returns when a receipt came. One that was there before has been
+// there since it was made, by the host's clock and what that knows of its error.
+func (v *view) seenLocked(r *event.Receipt, at time.Time) time.Time {
+	now := time.Now()
+	if made := at.Add(r.Skew); !v.caught[event.ReceiptScope] && made.Before(now) {
+		return made
+	}
+	return now
+}
+
+// tidy makes a receipt's text fit to be shown, its certificates sorted, and
+// lets go of the bytes that it was decoded from.
+func tidy(r *event.Receipt) {
+	r.Program, r.Error, r.Position = printable(r.Program), printable(r.Error), printable(r.Position)
+	for i := range r.Certificates {
+		r.Certificates[i].Error = printable(r.Certificates[i].Error)
+	}
+	byID := func(a, b event.Received) int { return strings.Compare(a.ID, b.ID) }
+	if !slices.IsSortedFunc(r.Certificates, byID) {
+		slices.SortFunc(r.Certificates, byID)
+	}
+	r.Proofs = nil
+}
+
+// printable leaves out what a terminal would take for a command.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
