@@ -24,8 +24,9 @@
 // An event is applied if and only if a pinned manager signed it, it is for this
 // tenant and group and stands under its own key, its private key opens with the
 // group's key, its (epoch, generation) is above the last one of its
-// certificate, and the certificate is good. Everything else is counted by
-// reason, logged once, and left out; the stream goes on.
+// certificate, and the certificate is good. What is held may come again, also
+// signed by another manager. Everything else is counted by reason, logged once,
+// and left out; the stream goes on.
 //
 // # Snapshot
 //
@@ -34,9 +35,27 @@
 // under AES-256-GCM with a key of the file that is derived from the group's
 // private key; the same operation authenticates the rest of the record and its
 // place in the file. So only a holder of the group's key can read the keys, or
-// write a file that is believed. A file that was cut or changed is good up to there; what follows is
-// fetched from the bus again. The last three files are kept.
+// write a file that is believed. A file that was cut or changed is good up to
+// there; what follows is fetched from the bus again. The last three files are
+// kept, but for those that only a former key of the group opens.
 //
-// A replica never talks to a manager or an issuer, and writes nothing to the
-// bus.
+// # Members
+//
+// In a joined directory the replica follows three things more. Its member's
+// entry grants the group's keys: new ones are used at once, former ones go when
+// nothing here needs them, and whoever is revoked serves on what he has. The
+// list of managers says whose signatures count: each is signed by one of the
+// list before, so that a replica that was away finds the newest, and never an
+// older one. The managers' beacons say once a minute what the group should
+// hold.
+//
+// A replica that holds something else follows the bus from its start, once for
+// each beacon: so an entry that was missed, or a bus that went back, is noticed
+// within two minutes. What it holds that is newer than what the bus has is
+// served on, and reported with the managers' own signatures as proof.
+//
+// It reports on the bus's board, signed with the member's own key: at most once
+// a second when something has changed, and once a minute. Reports never hold
+// anything else up. On the log it writes nothing, and it never talks to a manager
+// or an issuer.
 package replica

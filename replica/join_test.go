@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
@@ -103,6 +105,55 @@ func TestJoinSaysWhatItWaitsFor(t *testing.T) {
 	if len(said) == 0 || !strings.Contains(said[0], f.url) {
 		t.Errorf("progress %q", said)
 	}
+}
+
+func TestATokenExpiresWhileNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		start := time.Now()
+		_, err := replica.Join(t.Context(), replica.JoinConfig{Token: f.token(), Dir: t.TempDir(), Logger: quiet})
+		if e := contains(err, "no manager has taken the request"); e != nil || !errors.Is(err, replica.ErrTokenExpired) {
+			t.Error(e, err)
+		}
+		if d := time.Since(start); d != 15*time.Minute {
+			t.Errorf("after %s", d)
+		}
+	})
+}
+
+// A shakyLog fails several times before it answers.
+type shakyLog struct {
+	bus.Boarder
+	failures atomic.Int32
+}
+
+func (l *shakyLog) Append(ctx context.Context, key string, after bus.Position, data []byte) (bus.Position, error) {
+	p, err := l.Boarder.Append(ctx, key, after, data)
+	if l.failures.Add(-1) >= 0 {
+		return bus.Position{}, errors.New("the answer was lost")
+	}
+	return p, err
+}
+
+func TestAJoinWhoseRequestIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		shaky := &shakyLog{Boarder: f.log}
+		shaky.failures.Store(3)
+		token := f.token()
+		token.URLs = []string{buses.add(shaky)}
+		go func() {
+			f.member(&event.Member{JoinRequest: *f.requested(token), Joined: time.Now()}, f.groupKey)
+		}()
+		said := ""
+		c := replica.JoinConfig{Token: token, Dir: t.TempDir(), Logger: quiet, Progress: func(s string) { said += s + "\n" }}
+		if _, err := replica.Join(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(said, "cannot be used; trying on: the answer was lost") {
+			t.Errorf("said %q", said)
+		}
+	})
 }
 
 func TestWhatIsNoJoin(t *testing.T) {

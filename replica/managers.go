@@ -40,12 +40,12 @@ func (r *Replica) readManagers(dir string) error {
 	if err != nil {
 		return fmt.Errorf("replica: the list of managers: %w", err)
 	}
-	set, err := newestManagers(pinned, r.tenant, data)
+	set, err := newestManagers(pinned, r.serial, r.tenant, data)
 	if err != nil {
 		r.logger.Warn("the list of managers here does not follow from the keys that are pinned; those are trusted, and the bus is asked", "file", path, "error", err)
 		return nil
 	}
-	r.managers, r.serial, r.savedSerial = set.Trusted(), max(r.serial, set.Serial), set.Serial
+	r.managers, r.serial, r.savedSerial = set.Trusted(), set.Serial, set.Serial
 	if !sameSigners(pinned, r.managers) {
 		if err := seal.WriteVerifyKeyFile(filepath.Join(dir, ManagersFile), r.managers...); err != nil {
 			r.logger.Error("which managers are trusted could not be written down again; the list of them here is whole", "error", err)
@@ -56,8 +56,8 @@ func (r *Replica) readManagers(dir string) error {
 
 // newestManagers returns the newest set of a list that was verified before it
 // was written, if it is what is pinned or follows from that.
-func newestManagers(pinned []*seal.VerifyKey, tenant string, data []byte) (*event.ManagerSet, error) {
-	set, err := event.OpenManagers(pinned, 0, tenant, data)
+func newestManagers(pinned []*seal.VerifyKey, serial uint64, tenant string, data []byte) (*event.ManagerSet, error) {
+	set, err := event.OpenManagers(pinned, serial, tenant, data)
 	if !errors.Is(err, seal.ErrUnknownSigner) {
 		return set, err
 	}
@@ -74,7 +74,7 @@ func newestManagers(pinned []*seal.VerifyKey, tenant string, data []byte) (*even
 	if err2 != nil {
 		return nil, err2
 	}
-	if set, ok := last.Body.(*event.ManagerSet); ok && sameSigners(set.Trusted(), pinned) {
+	if set, ok := last.Body.(*event.ManagerSet); ok && set.Serial >= serial && sameSigners(set.Trusted(), pinned) {
 		return set, nil
 	}
 	return nil, err
@@ -103,8 +103,10 @@ func (r *Replica) takeManagers(u bus.Update) error {
 		return nil
 	}
 	if trusted := set.Trusted(); set.Serial > r.serial || r.serial == 0 {
+		if !sameSigners(r.managers, trusted) {
+			r.logger.Info("the managers that are trusted have changed", "serial", set.Serial, "managers", len(trusted))
+		}
 		r.managers, r.serial = trusted, set.Serial
-		r.logger.Info("the managers that are trusted have changed", "serial", set.Serial, "managers", len(trusted))
 		r.trusts()
 	}
 	if r.savedSerial == r.serial {

@@ -232,7 +232,8 @@ func (r *Replica) report() (*event.Receipt, []event.Received, map[string][]byte)
 	s := r.statusLocked()
 	head := &event.Receipt{
 		Group: r.group, Member: r.member.ID, Following: s.Following, Position: s.Position.String(),
-		Skew: s.Skew, Beacon: s.Beacon, Differs: s.Differs, Healed: s.Healed, Budget: s.Budget, Keys: s.Keys,
+		Skew: s.Skew, Beacon: s.Beacon, Differs: s.Differs, Healed: s.Healed, Budget: s.Budget,
+		Keys: s.Keys[:min(len(s.Keys), event.MaxKeys)],
 	}
 	if s.LastError != nil {
 		head.Error = cut(s.LastError.Error(), maxBusError)
@@ -245,7 +246,8 @@ func (r *Replica) report() (*event.Receipt, []event.Received, map[string][]byte)
 }
 
 // Served returns what is held of every managed certificate, removals and
-// failures included, sorted by id.
+// failures included, sorted by id. What a snapshot held is served since Open,
+// and when it was received is not known any more.
 func (r *Replica) Served() []event.Received {
 	r.mu.Lock()
 	defer r.mu.Unlock()

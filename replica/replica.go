@@ -54,12 +54,14 @@ const (
 // Keys, must be set; everything else may be zero.
 type Config struct {
 	// Dir is a joined directory: see Join. It holds managers.pub and
-	// groups/GROUP.key, and says where the bus is.
+	// groups/GROUP.key, and says where the bus is. One replica at a time uses a
+	// joined directory: two would report as the same member.
 	Dir string
-	// Managers are trusted to sign; nil reads them from Dir.
+	// Managers are trusted to sign; nil reads them from Dir, and follows there
+	// which they are if Dir is joined.
 	Managers []*seal.VerifyKey
 	// Keys are the group's private keys, the newest first; nil reads them from
-	// Dir.
+	// Dir, and follows there which are granted if Dir is joined.
 	Keys []*seal.PrivateKey
 	// Group is the group to follow; "" is the one that Dir is joined to, or
 	// DefaultGroup. Any other than the one that Dir is joined to is an error.
