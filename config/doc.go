@@ -9,6 +9,7 @@
 //	data: /var/lib/keyturn
 //	nats: 127.0.0.1:4222
 //	http: 127.0.0.1:8080
+//	check_in: https://ping.example.com/ID
 //	log_format: json
 //	log_level: info
 //

@@ -41,14 +41,14 @@ var issuerTypes = map[string]func(*mapping, *Issuer){
 	"local": func(m *mapping, i *Issuer) { i.Local = m.localCA() },
 }
 
-var issuerName = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
+var nameForm = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
 
 func (p *problems) issuers(m mapping, into map[string]Issuer) {
 	if len(m.keys) == 0 {
 		p.add(m.line, "issuers", "at least one issuer is needed, as in: issuers: {internal: {type: local}}")
 	}
 	for _, name := range m.keys {
-		if !issuerName.MatchString(name) {
+		if !nameForm.MatchString(name) {
 			m.wrong(name, "an issuer's name has 1 to 63 of the characters a-z, 0-9 and -")
 			continue
 		}

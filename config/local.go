@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -16,10 +18,20 @@ import (
 // Local is the configuration of one process. All fields may be empty, which
 // stands for "not set"; [Sources] fills in the defaults.
 type Local struct {
-	Data string // data directory; a relative one starts in the working directory
-	NATS string // listen address of the embedded bus, HOST:PORT; port 0 picks a free one
-	HTTP string // listen address of metrics and health, HOST:PORT
-	Log  Log
+	Data      string // data directory; a relative one starts in the working directory
+	Tenant    string // namespace on the bus
+	Bus       string // URL of a bus elsewhere; without it, the embedded one is run
+	NATS      string // listen address of the embedded bus, HOST:PORT; port 0 picks a free one
+	Advertise string // names and addresses by which other hosts reach the embedded bus, with commas
+	HTTP      string // listen address of metrics and health, HOST:PORT
+	CheckIn   CheckIn
+	Log       Log
+}
+
+// CheckIn says where a manager reports that it is alive: a dead-man's switch.
+type CheckIn struct {
+	URL string // https://…, or http:// on loopback
+	TTL string // a Duration: without another report for that long, something is wrong
 }
 
 // Log says what logs look like.
@@ -38,8 +50,13 @@ type setting struct {
 
 var settings = []setting{
 	{"data", func(l *Local) *string { return &l.Data }, notEmpty},
+	{"tenant", func(l *Local) *string { return &l.Tenant }, name},
+	{"bus", func(l *Local) *string { return &l.Bus }, busURL},
 	{"nats", func(l *Local) *string { return &l.NATS }, listenAddress},
+	{"advertise", func(l *Local) *string { return &l.Advertise }, hosts},
 	{"http", func(l *Local) *string { return &l.HTTP }, listenAddress},
+	{"check_in", func(l *Local) *string { return &l.CheckIn.URL }, checkInURL},
+	{"check_in_ttl", func(l *Local) *string { return &l.CheckIn.TTL }, ttl},
 	{"log_format", func(l *Local) *string { return &l.Log.Format }, oneOf("text", "json")},
 	{"log_level", func(l *Local) *string { return &l.Log.Level }, oneOf("debug", "info", "warn", "error")},
 }
@@ -91,6 +108,52 @@ func oneOf(values ...string) func(string) error {
 		}
 		return nil
 	}
+}
+
+// name has the form of a tenant's.
+func name(v string) error {
+	if !nameForm.MatchString(v) {
+		return fmt.Errorf("%.80q is not a name: 1 to 63 of a-z 0-9 -", v)
+	}
+	return nil
+}
+
+// busURL is not checked further: the engines know their own.
+func busURL(v string) error {
+	scheme, rest, ok := strings.Cut(v, "://")
+	if !ok || rest == "" || !slices.Contains([]string{"nats", "tls", "dynamodb"}, scheme) {
+		return errors.New("it is not a URL of a bus: nats://HOST:PORT, tls://HOST:PORT or dynamodb://TABLE")
+	}
+	return nil
+}
+
+func hosts(v string) error {
+	for h := range strings.SplitSeq(v, ",") {
+		if h == "" || strings.ContainsAny(h, " /:[]") && net.ParseIP(h) == nil {
+			return fmt.Errorf("%.80q is not a list of host names and IP addresses with commas between them", v)
+		}
+	}
+	return nil
+}
+
+func checkInURL(v string) error {
+	u, err := url.Parse(v)
+	if err != nil || u.Host == "" {
+		return errors.New("it is not a URL, such as https://example.com/ID")
+	}
+	ip := net.ParseIP(u.Hostname())
+	if u.Scheme != "https" && (u.Scheme != "http" || u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())) {
+		return errors.New("it has to start with https://, or to stay on this machine")
+	}
+	return nil
+}
+
+func ttl(v string) error {
+	d, err := ParseDuration(v)
+	if err == nil && time.Duration(d) < time.Minute {
+		err = fmt.Errorf("%s is less than a minute", d)
+	}
+	return err
 }
 
 func listenAddress(v string) error {

@@ -22,6 +22,10 @@ func TestParseLocal(t *testing.T) {
 			Data: "/var/lib/keyturn", NATS: "127.0.0.1:0", HTTP: "[::1]:8080", Log: config.Log{Format: "json", Level: "warn"},
 		},
 		"nats: :4222\nhttp: localhost:80": {NATS: ":4222", HTTP: "localhost:80"},
+		"tenant: red\nbus: tls://bus.test:4222\nadvertise: bus.test,10.0.0.1,2001:db8::1\ncheck_in: https://x.test/id{|/fail}\ncheck_in_ttl: 30m": {
+			Tenant: "red", Bus: "tls://bus.test:4222", Advertise: "bus.test,10.0.0.1,2001:db8::1",
+			CheckIn: config.CheckIn{URL: "https://x.test/id{|/fail}", TTL: "30m"},
+		},
 	} {
 		got, err := config.ParseLocal([]byte(in))
 		if err != nil {
@@ -36,7 +40,7 @@ func TestParseLocal(t *testing.T) {
 
 func TestParseLocalRefuses(t *testing.T) {
 	for in, want := range map[string]string{
-		"dat: x":                    "line 1: dat: unknown key; known here are data, nats, http, log_format, log_level",
+		"dat: x":                    "line 1: dat: unknown key; known here are data, tenant, bus, nats, advertise, http, check_in, check_in_ttl, log_format, log_level",
 		"\ndata: x\ndata: y":        "line 3: data: the key is here twice; the first is on line 2",
 		"data:":                     "line 1: data: the key has no value",
 		"data: ''":                  "line 1: data: it is empty",
@@ -48,6 +52,14 @@ func TestParseLocalRefuses(t *testing.T) {
 		"nats: localhost:http":      "has no port",
 		"http: ::1:80":              "is not an address to listen on",
 		"http: ''":                  "is not an address to listen on",
+		"tenant: Red":               `line 1: tenant: "Red" is not a name`,
+		"bus: example.com:4222":     "line 1: bus: it is not a URL of a bus",
+		"bus: http://u:secret@h":    "it is not a URL of a bus: nats://HOST:PORT",
+		"advertise: a,,b":           `"a,,b" is not a list of host names`,
+		"advertise: a:4222":         "is not a list of host names",
+		"check_in: http://x.test/":  "it has to start with https://",
+		"check_in: x":               "it is not a URL",
+		"check_in_ttl: 1s":          "1s is less than a minute",
 		"log_format: xml":           `line 1: log_format: "xml" is not one of text, json`,
 		"log_level: INFO":           `line 1: log_level: "INFO" is not one of debug, info, warn, error`,
 		"data: &x y":                "anchors",
