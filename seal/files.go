@@ -30,6 +30,9 @@ const maxKeyFile = 64 << 10
 type Identity struct {
 	Signing *SigningKey
 	Sealing []*PrivateKey
+	// Managers are the signing keys of other managers that are trusted. None is
+	// needed by whoever signed the first list of them.
+	Managers []*VerifyKey
 }
 
 // NewIdentity makes an identity with new keys: that of a first manager.
@@ -42,7 +45,7 @@ func NewIdentity() (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Identity{s, []*PrivateKey{k}}, nil
+	return &Identity{Signing: s, Sealing: []*PrivateKey{k}}, nil
 }
 
 // CreateIdentityFile writes the identity to a new file with mode 0600. An
@@ -57,7 +60,12 @@ func CreateIdentityFile(path string, id *Identity) error {
 	if err != nil {
 		return err
 	}
-	return create(path, append(text, sealing...), durable.PrivateFile)
+	text = append(text, sealing...)
+	trusted, err := encodeVerifyKeys(id.Managers)
+	if err != nil {
+		return err
+	}
+	return create(path, append(text, trusted...), durable.PrivateFile)
 }
 
 // ReadIdentityFile reads what CreateIdentityFile wrote.
@@ -99,6 +107,12 @@ func newIdentity(path string, blocks []*pem.Block) (*Identity, error) {
 				return nil, fmt.Errorf("reading the identity %s: the signing key is a %T, not Ed25519", path, k)
 			}
 			id.Signing = newSigningKey(ed)
+		case b.Type == pemVerify:
+			k, err := parseVerifyKey(b.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("reading the identity %s: a manager's key: %w", path, err)
+			}
+			id.Managers = append(id.Managers, k)
 		default:
 			return nil, fmt.Errorf("reading the identity %s: unexpected PEM block %q", path, b.Type)
 		}
@@ -154,15 +168,11 @@ func ReadPrivateKeyFile(path string) ([]*PrivateKey, error) {
 
 // WriteVerifyKeyFile writes the trusted signers, replacing the file.
 func WriteVerifyKeyFile(path string, keys ...*VerifyKey) error {
-	var text bytes.Buffer
-	for _, v := range keys {
-		der, err := x509.MarshalPKIXPublicKey(v.key)
-		if err != nil {
-			return fmt.Errorf("seal: encoding a public key: %w", err)
-		}
-		_ = pem.Encode(&text, &pem.Block{Type: pemVerify, Bytes: der}) // a bytes.Buffer takes all
+	text, err := encodeVerifyKeys(keys)
+	if err != nil {
+		return err
 	}
-	if err := durable.WriteFile(path, text.Bytes(), 0o644); err != nil {
+	if err := durable.WriteFile(path, text, 0o644); err != nil {
 		return fmt.Errorf("writing public keys to %s: %w", path, err)
 	}
 	return nil
@@ -179,17 +189,37 @@ func ReadVerifyKeyFile(path string) ([]*VerifyKey, error) {
 		if b.Type != pemVerify {
 			return nil, fmt.Errorf("reading public keys from %s: unexpected PEM block %q", path, b.Type)
 		}
-		k, err := x509.ParsePKIXPublicKey(b.Bytes)
+		k, err := parseVerifyKey(b.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("reading public keys from %s: %w", path, err)
 		}
-		ed, ok := k.(ed25519.PublicKey)
-		if !ok {
-			return nil, fmt.Errorf("reading public keys from %s: a %T, not Ed25519", path, k)
-		}
-		keys = append(keys, newVerifyKey(ed))
+		keys = append(keys, k)
 	}
 	return keys, nil
+}
+
+func encodeVerifyKeys(keys []*VerifyKey) ([]byte, error) {
+	var text bytes.Buffer
+	for _, v := range keys {
+		der, err := x509.MarshalPKIXPublicKey(v.key)
+		if err != nil {
+			return nil, fmt.Errorf("seal: encoding a public key: %w", err)
+		}
+		_ = pem.Encode(&text, &pem.Block{Type: pemVerify, Bytes: der}) // a bytes.Buffer takes all
+	}
+	return text.Bytes(), nil
+}
+
+func parseVerifyKey(der []byte) (*VerifyKey, error) {
+	k, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, err
+	}
+	ed, ok := k.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("a %T, not Ed25519", k)
+	}
+	return newVerifyKey(ed), nil
 }
 
 func encodePrivateKeys(keys []*PrivateKey) ([]byte, error) {

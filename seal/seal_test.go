@@ -119,6 +119,11 @@ func TestKeyFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "identity.pem")
+	other, err := seal.GenerateSigningKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.Managers = []*seal.VerifyKey{other.Public()}
 	if err := seal.CreateIdentityFile(path, id); err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +136,16 @@ func TestKeyFiles(t *testing.T) {
 	got, err := seal.ReadIdentityFile(path)
 	if err != nil || !got.Signing.Public().Equal(id.Signing.Public()) || !got.Sealing[0].Equal(id.Sealing[0]) {
 		t.Fatal("identity read back differs", err)
+	}
+	if len(got.Managers) != 1 || !got.Managers[0].Equal(other.Public()) {
+		t.Fatalf("%d managers read back", len(got.Managers))
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := seal.ParseIdentity(text); err != nil || !got.Signing.Public().Equal(id.Signing.Public()) || len(got.Managers) != 1 {
+		t.Fatal("identity parsed differs", err)
 	}
 
 	keys := filepath.Join(dir, "web.key")
