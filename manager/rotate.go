@@ -196,3 +196,28 @@ func (m *Manager) renewStale(ctx context.Context, name string, stale []*Managed,
 		return nil
 	})
 }
+
+// RenewGroup makes every certificate of a group anew, those that end soonest
+// first, for a reason that is one of event's, and returns how many were marked
+// for it. Where one fails, the mark stays, the others go on, and the error says
+// so: whoever runs tries again.
+func (m *Manager) RenewGroup(ctx context.Context, name, reason string) (marked int, err error) {
+	if _, _, err := m.group(ctx, name); err != nil {
+		return 0, err
+	}
+	marked, err = m.MarkGroup(ctx, name, reason)
+	list, listErr := m.inGroup(ctx, name)
+	list = slices.DeleteFunc(list, func(c *Managed) bool { return c.Mark == nil })
+	slices.SortFunc(list, func(a, b *Managed) int { return a.end().Compare(b.end()) })
+	var made atomic.Int64
+	err = errors.Join(err, listErr, each(ctx, list, func(c *Managed) error {
+		_, err := m.renewFrom(ctx, c, c.Generation+1, c.Mark.Reason)
+		var removed *RemovedError
+		if err != nil && !errors.As(err, &removed) {
+			return err
+		}
+		m.progress(name, fmt.Sprintf("%d of %d certificates are made anew", made.Add(1), len(list)))
+		return nil
+	}))
+	return marked, err
+}
