@@ -70,7 +70,7 @@ func TestUnits(t *testing.T) {
 			"Unit": {"After": "network-online.target", "Wants": "network-online.target"},
 			"Service": {
 				"Type":            "oneshot",
-				"ExecStart":       "/usr/bin/keyturn cert renewable --renew-all",
+				"ExecStart":       "/usr/bin/keyturn renew --due",
 				"EnvironmentFile": "/etc/keyturn/renew.env",
 				"User":            "keyturn",
 			},

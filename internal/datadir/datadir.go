@@ -10,13 +10,15 @@
 //	managers.pub       the signing keys that replicas trust
 //	groups/NAME.key    the private keys of groups
 //	instance           the name of this manager over restarts
+//	tenant             the namespace on the bus
+//	added              the name that another manager gave to this one, which it made
 //	bus/               the embedded bus: keys and JetStream files
-//	bus.url            where it listens, written at every start
+//	bus.url            where the bus is; the embedded one writes it at every start
+//	bus.ca             the CA certificates that it is known by
 //	bus.id             the id of its log, so that a lost one is noticed
 //	manager.creds      how a manager logs in to it
-//	replica.creds      how a replica of the default group logs in to it
 //	ca.pem             the root of the development CA
-//	replicas/NAME/     snapshots
+//	joined/NAME/       the joined directories of the development instance
 //
 // Everything is private to its owner. What exists is never replaced by
 // something new: a missing piece of a directory in use is an error.
@@ -103,7 +105,8 @@ func (d *Dir) Exists() bool {
 	return err == nil
 }
 
-// Started reports whether a bus ever ran in the directory.
+// Started reports whether the directory knows a bus: one ever ran in it, or it
+// is told where one is.
 func (d *Dir) Started() bool {
 	_, err := d.URL()
 	return err == nil
@@ -158,6 +161,9 @@ func (d *Dir) complete(kind string) error {
 	}
 	if err := d.identity(); err != nil {
 		return err
+	}
+	if d.Added() != "" {
+		return nil // the groups' keys are where they were made
 	}
 	return d.group(replica.DefaultGroup)
 }
@@ -243,18 +249,60 @@ func (d *Dir) Managers() ([]*seal.VerifyKey, error) {
 	return seal.ReadVerifyKeyFile(d.File(replica.ManagersFile))
 }
 
-// GroupKey reads the newest private key of a group.
-func (d *Dir) GroupKey(name string) (*seal.PrivateKey, error) {
+// GroupKeys reads the private keys of a group, the newest first. None is no
+// error: they are elsewhere.
+func (d *Dir) GroupKeys(name string) ([]*seal.PrivateKey, error) {
 	keys, err := seal.ReadPrivateKeyFile(replica.KeyFile(d.path, name))
-	if err != nil {
-		return nil, err
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return keys[0], nil
+	return keys, err
+}
+
+// Added returns the name that another manager gave to this one when it made the
+// directory, or "".
+func (d *Dir) Added() string {
+	b, err := durable.ReadFile(d.File("added"), maxSmall)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// Remote reports whether the bus is elsewhere: its address is known, and it does
+// not lie here.
+func (d *Dir) Remote() bool {
+	_, err := os.Stat(d.File("bus"))
+	return d.Started() && errors.Is(err, fs.ErrNotExist)
+}
+
+// Tenant returns the namespace on the bus; "" in a directory that says none.
+func (d *Dir) Tenant() (string, error) {
+	b, err := durable.ReadFile(d.File("tenant"), maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+// SetTenant keeps the namespace on the bus. It stays what it is: another one is
+// an error.
+func (d *Dir) SetTenant(name string) error {
+	had, err := d.once("tenant", func() ([]byte, error) { return []byte(name + "\n"), nil })
+	if err == nil && had != name {
+		err = fmt.Errorf("the data directory %s is tenant %q's, not %q's: choose another with --data", d.path, had, name)
+	}
+	return err
 }
 
 // Instance returns the name of this manager, made at the first call.
 func (d *Dir) Instance() (string, error) {
 	return d.once("instance", func() ([]byte, error) { return []byte(rand.Text() + "\n"), nil })
+}
+
+// SetRoots keeps the CA certificates (PEM) that the bus is known by.
+func (d *Dir) SetRoots(pem []byte) error {
+	return durable.WriteFile(d.File(bus.RootsFile), pem, durable.PrivateFile)
 }
 
 // Creds writes credentials made by create under name, unless they are there.

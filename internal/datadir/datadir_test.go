@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/datadir"
+	"github.com/keyturn/keyturn/seal"
 )
 
 func open(t *testing.T, path, kind string) *datadir.Dir {
@@ -41,7 +42,7 @@ func TestOpenCompletesAndKeeps(t *testing.T) {
 	if err != nil || name == "" {
 		t.Fatal(name, err)
 	}
-	key, err := d.GroupKey("default")
+	key, err := groupKey(d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +57,7 @@ func TestOpenCompletesAndKeeps(t *testing.T) {
 	if n, err := d.Instance(); err != nil || n != name {
 		t.Error("another instance", n, err)
 	}
-	if k, err := d.GroupKey("default"); err != nil || !k.Equal(key) {
+	if k, err := groupKey(d); err != nil || !k.Equal(key) {
 		t.Error("another group key", err)
 	}
 	trusted, err := d.Managers()
@@ -118,7 +119,7 @@ func TestACrashWhileItIsMade(t *testing.T) {
 			}
 		}
 		d := open(t, path, datadir.Production)
-		if _, err := d.GroupKey("default"); err != nil {
+		if _, err := groupKey(d); err != nil {
 			t.Errorf("without %v: %v", missing, err)
 		}
 		closeDir(t, d)
@@ -176,5 +177,57 @@ func TestRunning(t *testing.T) {
 	}
 	if d.Running() {
 		t.Error("junk runs")
+	}
+}
+
+// groupKey is the newest key of the default group.
+func groupKey(d *datadir.Dir) (*seal.PrivateKey, error) {
+	keys, err := d.GroupKeys("default")
+	if err != nil || len(keys) == 0 {
+		return nil, errors.Join(err, errors.New("there is no key of the default group"))
+	}
+	return keys[0], nil
+}
+
+// TestMake: a directory made for another host is taken there as it is.
+func TestMake(t *testing.T) {
+	id, err := seal.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "ops2")
+	c := datadir.Contents{
+		Name: "ops2", Tenant: "red", Identity: id, Managers: []*seal.VerifyKey{id.Signing.Public()},
+		URL: "tls://bus.test:4222", Roots: [][]byte{[]byte("root")}, Creds: []byte("creds\n"),
+	}
+	if err := datadir.Make(path, c); err != nil {
+		t.Fatal(err)
+	}
+	if err := datadir.Make(path, c); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("made twice: %v", err)
+	}
+	d := open(t, path, datadir.Production)
+	defer closeDir(t, d)
+	if !d.Remote() || d.Added() != "ops2" {
+		t.Errorf("remote %v, added %q", d.Remote(), d.Added())
+	}
+	if tenant, err := d.Tenant(); err != nil || tenant != "red" {
+		t.Error(tenant, err)
+	}
+	if err := d.SetTenant("blue"); err == nil || !strings.Contains(err.Error(), `"red"`) {
+		t.Errorf("another tenant: %v", err)
+	}
+	if keys, err := d.GroupKeys("default"); err != nil || keys != nil {
+		t.Errorf("it has the default group's key: %v", err)
+	}
+	err = filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {
+		fi, infoErr := e.Info()
+		if err == nil && infoErr == nil && fi.Mode().Perm()&0o077 != 0 && filepath.Base(file) != "managers.pub" {
+			t.Errorf("%s has mode %v", file, fi.Mode())
+		}
+		return errors.Join(err, infoErr)
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

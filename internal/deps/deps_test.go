@@ -46,9 +46,9 @@ issuer, event, bus, config < manager
 issuer/localca < manager                         # a case for every type of issuer
 internal/names < manager                         # names are normalised where they come in
 
-seal, bus/jetstream, replica < internal/datadir  # who writes which file of it
 internal/durable < internal/dynamolocal          # a lock that a dead process does not hold
 internal/durable < internal/secret               # one of the places is a private file
+seal, bus, replica < internal/datadir            # who writes which file of it
 keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
 

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -65,6 +66,26 @@ func (s *Status) Changed(c *manager.Managed) {
 		return
 	}
 	s.certs[c.ID] = c
+}
+
+// Due returns how many certificates are overdue, how many of all could not be
+// renewed at the last attempt, and when the next one is due.
+func (s *Status) Due(now time.Time) (due, failed int, next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.certs {
+		at := c.RenewAt()
+		if at.Before(now) {
+			due++
+		}
+		if c.Failure != nil {
+			failed++
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return due, failed, next
 }
 
 // Counter adds a counter that is read when it is asked for.
