@@ -102,6 +102,9 @@ be had, nothing stays behind.`,
 			if err := parseSpec(&r, key, lifetime, renewBefore); err != nil {
 				return err
 			}
+			if _, err := wantsWait(cmd); err != nil {
+				return err
+			}
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
 				c, err := m.Make(ctx, r)
 				var exists *manager.ExistsError
@@ -115,11 +118,7 @@ be had, nothing stays behind.`,
 					fmt.Fprintf(cmd.ErrOrStderr(), "note: the issuer gave %v instead of the %v asked for\n",
 						config.Duration(got.Round(time.Second)), config.Duration(r.Lifetime))
 				}
-				if asJSON, err := formatOf(cmd); err != nil || asJSON {
-					return printJSON(cmd, rowOf(c))
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), c.ID)
-				return err
+				return errors.Join(done(cmd, rowOf(c), "%s", c.ID), waitIfAsked(ctx, cmd, m, c))
 			})
 		},
 	}
@@ -135,7 +134,7 @@ be had, nothing stays behind.`,
 	f.BoolVar(&r.Force, "force", false, "even if these names are managed already")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	completeFlag(cmd, "key", strings.Fields(keyTypes(" "))...)
-	return cmd
+	return addWaitFlag(cmd)
 }
 
 func keyTypes(sep string) string {
@@ -260,20 +259,21 @@ func oneID(cmd *cobra.Command) *cobra.Command {
 		}
 		return nil
 	}
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, got []string, _ string) ([]string, cobra.ShellCompDirective) {
-		var ids []string
-		if len(got) == 0 {
-			_ = withManager(cmd, func(ctx context.Context, m *manager.Manager) error { // completion has no place for errors
-				list, err := m.List(ctx)
-				for _, c := range list {
-					ids = append(ids, c.ID+"\t"+strings.Join(c.Spec.Names, ","))
-				}
-				return err
-			})
-		}
-		return ids, cobra.ShellCompDirectiveNoFileComp
-	}
+	cmd.ValidArgsFunction = completeIDs
 	return cmd
+}
+
+func completeIDs(cmd *cobra.Command, got []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+	if len(got) == 0 {
+		_ = withManager(cmd, func(ctx context.Context, m *manager.Manager) error { // completion has no place for errors
+			list, err := m.List(ctx)
+			for _, c := range list {
+				ids = append(ids, c.ID+"\t"+strings.Join(c.Spec.Names, ","))
+			}
+			return err
+		})
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
 func newCertCat() *cobra.Command {
@@ -295,25 +295,67 @@ sealed private key included. The private key itself is never printed.`,
 }
 
 func newCertRenew() *cobra.Command {
-	return oneID(&cobra.Command{
-		Use:   "renew ID",
-		Short: "Renew a managed certificate now, whether it is due or not",
+	var g, reason string
+	cmd := oneID(&cobra.Command{
+		Use:   "renew ID | renew --group GROUP",
+		Short: "Renew managed certificates now, whether they are due or not",
 		Long: `Makes the next generation now, whether it is due or not: the same id, names,
 issuer and key type, a new key. Returns when the generation is on the bus. If
-another manager is at it, waits for that one's generation.`,
-		RunE: func(cmd *cobra.Command, id []string) error {
-			return onOne(cmd, id[0], func(ctx context.Context, m *manager.Manager, c *manager.Managed) error {
-				c, err := m.Renew(ctx, c.ID, event.ReasonRekey)
+another manager is at it, waits for that one's generation.
+
+--group renews all certificates of a group. They are marked first, so that a
+running manager goes on where this command is interrupted.`,
+		Example: "  keyturn cert renew dSkmimj51P8 --wait served\n  keyturn cert renew --group web --reason compromised",
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			if reason != event.ReasonRekey && reason != event.ReasonCompromised {
+				return usagef("--reason is %q: %s and %s are known", reason, event.ReasonRekey, event.ReasonCompromised)
+			}
+			if _, err := wantsWait(cmd); err != nil {
+				return err
+			}
+			if g != "" {
+				return renewGroup(cmd, g, reason)
+			}
+			return onOne(cmd, ids[0], func(ctx context.Context, m *manager.Manager, c *manager.Managed) error {
+				c, err := m.Renew(ctx, c.ID, reason)
 				if err != nil {
 					return err
 				}
-				if asJSON, err := formatOf(cmd); err != nil || asJSON {
-					return printJSON(cmd, rowOf(c))
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is renewed: %s\n", c.ID, made(c))
-				return err
+				return errors.Join(done(cmd, rowOf(c), "%s is renewed: %s", c.ID, made(c)), waitIfAsked(ctx, cmd, m, c))
 			})
 		},
+	})
+	one := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, ids []string) error {
+		if g == "" {
+			return one(cmd, ids)
+		}
+		if len(ids) > 0 {
+			return usagef("an ID and --group exclude each other")
+		}
+		if err := event.CheckName(g); err != nil {
+			return usagef("--group: %w", err)
+		}
+		return nil
+	}
+	cmd.Flags().StringVar(&g, "group", "", "all certificates of this group")
+	cmd.Flags().StringVar(&reason, "reason", event.ReasonRekey, "why, for the history: "+event.ReasonRekey+" or "+event.ReasonCompromised)
+	completeFlag(cmd, "reason", event.ReasonRekey, event.ReasonCompromised)
+	return addWaitFlag(cmd)
+}
+
+// renewGroup marks the certificates of a group and makes what is marked.
+func renewGroup(cmd *cobra.Command, name, reason string) error {
+	return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
+		n, err := m.RenewGroup(ctx, name, reason)
+		if err != nil {
+			return fmt.Errorf("not all of the %d certificates of group %s that are marked were made anew; whoever runs tries again: %w", n, name, err)
+		}
+		errs := []error{done(cmd, map[string]any{"group": name, "renewed": n}, "%d certificates of group %s are renewed", n, name)}
+		if wait, _ := wantsWait(cmd); wait { // checked already
+			errs = append(errs, waitGroup(ctx, cmd, m, name))
+		}
+		return errors.Join(errs...)
 	})
 }
 
@@ -339,11 +381,7 @@ certificate: whoever has its key can use it until it expires.`,
 				if err := m.Remove(ctx, c.ID); err != nil {
 					return err
 				}
-				if asJSON, err := formatOf(cmd); err != nil || asJSON {
-					return printJSON(cmd, map[string]any{"id": c.ID, "removed": true})
-				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is removed; it is not revoked\n", c.ID)
-				return err
+				return done(cmd, map[string]any{"id": c.ID, "removed": true}, "%s is removed; it is not revoked", c.ID)
 			})
 		},
 	})

@@ -3,12 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,7 +19,10 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/datadir"
+	"github.com/keyturn/keyturn/internal/durable"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/manager"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -30,9 +34,11 @@ const connectTimeout = 5 * time.Second
 func addConnectFlags(cmd *cobra.Command) *cobra.Command {
 	f := cmd.PersistentFlags()
 	f.String("data", "", "data directory of the instance (KEYTURN_DATA; default: that of keyturn serve, or of a dev instance)")
-	f.String("nats", "", "URL of the bus on another machine, with --creds and --identity (KEYTURN_NATS, NATS_URL)")
-	f.String("creds", "", "NATS credentials file of a manager (KEYTURN_CREDS, NATS_CREDS)")
-	f.String("identity", "", "identity file of a manager (KEYTURN_IDENTITY)")
+	f.String("bus", "", "URL of the bus, with --identity, where there is no data directory (KEYTURN_BUS, NATS_URL)")
+	f.String("creds", "", "NATS credentials of a manager: a file, or a reference to a secret (KEYTURN_CREDS, NATS_CREDS)")
+	f.String("bus-ca", "", "file of the CA certificates that the bus is known by (KEYTURN_BUS_CA; default: the system's)")
+	f.String("identity", "", "identity of a manager: a file, or a reference to a secret (KEYTURN_IDENTITY)")
+	f.String("tenant", "", "namespace on the bus (KEYTURN_TENANT; default: the data directory's)")
 	f.Duration("timeout", 5*time.Minute, "give up after this time; with --renew-all, on each certificate")
 	return cmd
 }
@@ -82,19 +88,13 @@ func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager
 	}
 	ctx, cancel := limited(cmd)
 	defer cancel()
-	log, c, err := connect(ctx, cmd)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	p := newProgress(cmd)
 	defer p.end()
-	c.Log, c.Progress = log, p.say
-	c.Logger = slog.New(slog.DiscardHandler) // what matters is in the results and the errors
-	m, err := manager.New(c)
+	m, closeBus, err := connect(ctx, cmd, p)
 	if err != nil {
 		return err
 	}
+	defer closeBus()
 	err = work(ctx, m)
 	if err != nil && errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) != nil {
 		return fmt.Errorf("%w: %w", err, context.Cause(ctx))
@@ -102,81 +102,200 @@ func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager
 	return err
 }
 
-// busURL returns the URL of a bus elsewhere. KEYTURN_NATS without a scheme is
-// the listen address of a keyturn serve, and not meant here.
+// busURL returns the URL of a bus that is named, "" where none is. NATS_URL is
+// there for other programs, too, and counts only beside an identity.
 func busURL(cmd *cobra.Command) string {
-	url := setting(cmd, "nats")
-	if !cmd.Flags().Changed("nats") && !strings.Contains(url, "://") {
-		url = ""
-		if setting(cmd, "identity") != "" { // else it is there for other NATS programs
-			url = os.Getenv("NATS_URL")
-		}
+	url := setting(cmd, "bus")
+	if url == "" && setting(cmd, "identity") != "" {
+		url = os.Getenv("NATS_URL")
 	}
 	return url
 }
 
-// connect finds the bus and the identity.
-func connect(ctx context.Context, cmd *cobra.Command) (*jetstream.Log, manager.Config, error) {
-	o := jetstream.Options{
-		URL: busURL(cmd), Creds: setting(cmd, "creds", "NATS_CREDS"),
-		Name: "keyturn " + cmd.Name(), Logger: slog.New(slog.DiscardHandler),
-	}
-	identity := setting(cmd, "identity")
+// dataOf returns the data directory that the flags name, or the default one; ""
+// where the bus is named instead.
+func dataOf(cmd *cobra.Command) (string, error) {
 	data := setting(cmd, "data")
-	var c manager.Config
-	var hint string
-	// A data directory that is named counts before variables that other NATS
-	// programs use, too.
-	if cmd.Flags().Changed("nats") && cmd.Flags().Changed("data") {
-		return nil, c, usagef("--data and --nats name two places: give one of them")
+	switch {
+	case cmd.Flags().Changed("bus") && cmd.Flags().Changed("data"):
+		return "", usagef("--data and --bus name two places: give one of them")
+	case cmd.Flags().Changed("bus"):
+		return "", nil
+	case data != "":
+		return data, nil // counts before variables that other NATS programs use, too
+	case busURL(cmd) != "":
+		return "", nil
 	}
-	if elsewhere := cmd.Flags().Changed("nats") || data == "" && o.URL != ""; elsewhere {
-		if o.Creds == "" || identity == "" {
-			return nil, c, usagef("--nats needs --creds FILE and --identity FILE")
-		}
-		hint = "is the URL right, and the server up?"
-	} else {
-		if cmd.Flags().Changed("creds") || cmd.Flags().Changed("identity") {
-			return nil, c, usagef("--creds and --identity go with --nats URL")
-		}
-		var err error
-		if data == "" {
-			if data, err = defaultData(); err != nil {
-				return nil, c, err
-			}
-		}
-		d := datadir.At(data)
-		if !d.Exists() {
-			return nil, c, fmt.Errorf("there is no keyturn instance in %s: start one with `keyturn serve --dev`, or say where it is with --data or --nats", data)
-		}
-		identity = d.File("identity.pem")
-		o.Creds = d.File(bus.ManagerCreds)
-		if o.URL, err = d.URL(); errors.Is(err, fs.ErrNotExist) {
-			return nil, c, fmt.Errorf("no bus was ever started in %s: start `keyturn serve` on it", data)
-		} else if err != nil {
-			return nil, c, err
-		}
-		if c.Managers, err = d.Managers(); err != nil {
-			return nil, c, err
-		}
-		hint = fmt.Sprintf("is `keyturn serve` running on %s?", data)
-	}
-	var err error
-	if c.Identity, err = seal.ReadIdentityFile(identity); err != nil {
-		return nil, c, err
-	}
-	log, err := jetstream.Connect(o)
+	return defaultData()
+}
+
+// A place is where a command finds its bus.
+type place struct {
+	dir    string // with what bus.OpenDir needs
+	remove func() // what is only there for the command
+	hint   string // where the bus cannot be reached
+	config manager.Config
+	creds  string // where the credentials are from, if not from dir
+}
+
+// connect finds the bus and the identity.
+func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Manager, func(), error) {
+	data, err := dataOf(cmd)
 	if err != nil {
-		return nil, c, err
+		return nil, nil, err
+	}
+	find := named
+	if data != "" {
+		find = func(_ context.Context, cmd *cobra.Command) (*place, error) { return inData(cmd, data) }
+	}
+	at, err := find(ctx, cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	quiet := slog.New(slog.DiscardHandler) // what matters is in the results and the errors
+	if tenant := setting(cmd, "tenant"); tenant != "" {
+		if err := event.CheckName(tenant); err != nil {
+			at.remove()
+			return nil, nil, usagef("--tenant: %w", err)
+		}
+		at.config.Tenant = tenant
+	}
+	conn, err := bus.OpenDir(at.dir, bus.Options{Creds: bus.ManagerCreds, Tenant: at.config.Tenant, Name: "keyturn " + cmd.Name(), Logger: quiet})
+	if err != nil {
+		at.remove()
+		if at.creds != "" {
+			err = fmt.Errorf("with the credentials of %s: %w", at.creds, err)
+		}
+		return nil, nil, err
+	}
+	end := func() {
+		conn.Close()
+		at.remove()
 	}
 	wait, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if err := log.Connected(wait); err != nil {
-		log.Close()
+	if err := conn.Connected(wait); err != nil {
+		end()
 		if errors.Is(err, nats.ErrAuthorization) {
-			hint = "are these the credentials of this bus?"
+			at.hint = "are these the credentials of this bus?"
 		}
-		return nil, c, fmt.Errorf("the bus at %s cannot be reached (%w): %s", jetstream.Redact(o.URL), err, hint)
+		url, _ := bus.ReadURL(at.dir) // it could be opened
+		return nil, nil, fmt.Errorf("the bus at %s cannot be reached (%w): %s", jetstream.Redact(url), err, at.hint)
 	}
-	return log, c, nil
+	c := at.config
+	if c.Every, err = timer(cmd); err != nil {
+		end()
+		return nil, nil, err
+	}
+	c.Log, c.Progress, c.Logger, c.Mint = conn, p.say, quiet, mint
+	m, err := manager.New(c)
+	if err != nil {
+		end()
+		return nil, nil, err
+	}
+	return m, end, nil
+}
+
+// timer is how often a command comes that a timer starts.
+func timer(cmd *cobra.Command) (time.Duration, error) {
+	f := cmd.Flags().Lookup("every")
+	if f == nil {
+		return 0, nil
+	}
+	d, err := config.ParseDuration(cmp.Or(setting(cmd, "every"), f.Value.String()))
+	if err != nil {
+		return 0, usagef("--every: %w", err)
+	}
+	return time.Duration(d), nil
+}
+
+// mint makes NATS credentials. Other engines have their own, and keep no secret
+// on the bus to make any with.
+func mint(secret []byte) (manager.Credentials, error) { return jetstream.NewMint(secret) }
+
+// inData finds the bus through a data directory.
+func inData(cmd *cobra.Command, data string) (*place, error) {
+	if cmd.Flags().Changed("creds") || cmd.Flags().Changed("identity") || cmd.Flags().Changed("bus-ca") {
+		return nil, usagef("--creds, --bus-ca and --identity go with --bus URL")
+	}
+	d := datadir.At(data)
+	if !d.Exists() {
+		return nil, fmt.Errorf("there is no keyturn instance in %s: start one with `keyturn serve --dev`, or say where it is with --data or --bus", data)
+	}
+	at := &place{dir: data, remove: func() {}, hint: fmt.Sprintf("is `keyturn serve` running on %s?", data)}
+	if d.Remote() {
+		at.hint = "is it up, and can this host reach it?"
+	}
+	if !d.Started() {
+		return nil, fmt.Errorf("no bus was ever started in %s: start `keyturn serve` on it", data)
+	}
+	var err error
+	if at.config.Tenant, err = d.Tenant(); err != nil {
+		return nil, err
+	}
+	if at.config.Managers, err = d.Managers(); err != nil {
+		return nil, err
+	}
+	if at.config.Identity, err = d.Identity(); err != nil {
+		return nil, err
+	}
+	at.config.Keys = d.GroupKeys
+	return at, nil
+}
+
+// named finds the bus through --bus and what goes with it, which may be files,
+// texts in variables, or references to secrets. All of it stands in a directory
+// of the command's own while it runs.
+func named(ctx context.Context, cmd *cobra.Command) (*place, error) {
+	url, identity, creds := busURL(cmd), setting(cmd, "identity"), setting(cmd, "creds", "NATS_CREDS")
+	needsCreds := !strings.HasPrefix(url, "dynamodb://")
+	if identity == "" || needsCreds && creds == "" {
+		return nil, usagef("--bus needs --identity and, for NATS, --creds")
+	}
+	if _, err := bus.DriverOf(url); err != nil {
+		return nil, usagef("--bus: %w", err)
+	}
+	at := &place{hint: "is the URL right, and the server up?"}
+	text, from, err := secret.Read(ctx, identity)
+	if err != nil {
+		return nil, fmt.Errorf("the identity: %w", err)
+	}
+	if at.config.Identity, err = seal.ParseIdentity(text); err != nil {
+		return nil, fmt.Errorf("the identity (%s): %w", from, err)
+	}
+	clear(text)
+	at.config.Managers = at.config.Identity.Managers
+	if at.dir, err = os.MkdirTemp("", "keyturn-"); err != nil {
+		return nil, err
+	}
+	at.remove = func() { _ = os.RemoveAll(at.dir) } // nobody else can read it
+	if at.creds, err = fill(ctx, at.dir, url, setting(cmd, "bus-ca"), creds); err != nil {
+		at.remove()
+		return nil, err
+	}
+	return at, nil
+}
+
+// fill writes what bus.OpenDir needs into a directory, and returns where the
+// credentials are from.
+func fill(ctx context.Context, dir, url, roots, creds string) (from string, err error) {
+	files := map[string][]byte{bus.URLFile: []byte(url + "\n")}
+	if creds != "" {
+		if files[bus.ManagerCreds], from, err = secret.Read(ctx, creds); err != nil {
+			return "", fmt.Errorf("the credentials: %w", err)
+		}
+	}
+	if roots != "" {
+		text, err := durable.ReadTrusted(roots, 1<<20)
+		if err != nil {
+			return "", fmt.Errorf("the CA certificates of the bus: %w", err)
+		}
+		files[bus.RootsFile] = text
+	}
+	for name, text := range files {
+		if err := durable.CreateFile(filepath.Join(dir, name), text, durable.PrivateFile); err != nil {
+			return "", err
+		}
+	}
+	return from, nil
 }

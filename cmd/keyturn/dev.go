@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +19,8 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/internal/datadir"
+	"github.com/keyturn/keyturn/internal/durable"
 	"github.com/keyturn/keyturn/internal/edge"
 	"github.com/keyturn/keyturn/internal/status"
 	"github.com/keyturn/keyturn/manager"
@@ -54,15 +55,16 @@ func (in *instance) startDev(ctx context.Context, l net.Listener) (*dev, error) 
 	if err := d.writeRoot(ctx); err != nil {
 		return nil, fmt.Errorf("writing the development CA's certificate: %w", err)
 	}
-	log, err := bus.OpenDir(in.dir.Path(), bus.Options{Name: "keyturn edge", Logger: in.logger})
+	dir, err := d.join(ctx, "edge")
 	if err != nil {
 		return nil, err
 	}
-	in.onStop(func() error { log.Close(); return nil })
-
+	if _, err := d.join(ctx, "example-server"); err != nil {
+		return nil, err
+	}
 	changes := make(chan replica.Change, 1024)
 	r, err := replica.Open(ctx, replica.Config{
-		Dir: in.dir.Path(), Snapshot: in.dir.File("replicas/edge"), Log: log, Logger: in.logger,
+		Dir: dir, Logger: in.logger,
 		OnChange: func(c replica.Change) {
 			select {
 			case changes <- c:
@@ -92,6 +94,24 @@ func (in *instance) startDev(ctx context.Context, l net.Listener) (*dev, error) 
 	}
 	d.changes = changes
 	return d, nil
+}
+
+// join returns a directory of the instance's own that has joined the default
+// group, as another host would. The bus may listen elsewhere than last time.
+func (d *dev) join(ctx context.Context, name string) (string, error) {
+	dir := d.in.dir.File(filepath.Join("joined", name))
+	if _, err := replica.ReadMembership(dir); err != nil {
+		if err := os.RemoveAll(dir); err != nil { // what a crash left
+			return "", err
+		}
+		t, err := d.in.manager.NewToken(ctx, manager.DefaultGroup, tokenLifetime)
+		if err != nil {
+			return "", err
+		}
+		_, err = replica.Join(ctx, replica.JoinConfig{Token: t, Dir: dir, Name: name, Logger: d.in.logger})
+		return dir, err
+	}
+	return dir, durable.WriteFile(filepath.Join(dir, bus.URLFile), []byte(d.in.url+"\n"), durable.PrivateFile)
 }
 
 // startTelling prints a line for each turn from now on, those that wait first.
@@ -149,11 +169,7 @@ func (d *dev) writeRoot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var text []byte
-	for _, der := range roots {
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
-	return d.in.dir.WriteRoot(text)
+	return d.in.dir.WriteRoot(datadir.PEM(roots))
 }
 
 // certificate shows what is there from before, and makes the edge's certificate
@@ -286,7 +302,7 @@ func (d *dev) banner(web net.Addr, l net.Listener) {
 	if _, err := os.Stat(filepath.Join("examples", "server", "main.go")); err == nil {
 		dir := ""
 		if data != "" {
-			dir = " --dir " + quote(in.dir.Path())
+			dir = " --dir " + quote(in.dir.File("joined/example-server"))
 		}
 		fmt.Fprintf(&b, "  go run ./examples/server%s\n", dir)
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
+	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/bus/jetstream/embedded"
+	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/datadir"
 	"github.com/keyturn/keyturn/internal/status"
 	"github.com/keyturn/keyturn/manager"
@@ -33,11 +36,12 @@ type instance struct {
 	logger *slog.Logger
 	out    io.Writer
 
-	dir     *datadir.Dir
-	log     *jetstream.Log
-	manager *manager.Manager
-	status  *status.Status
-	url     string // of the bus
+	dir      *datadir.Dir
+	embedded *embedded.Server // nil where the bus is elsewhere
+	log      bus.Conn
+	manager  *manager.Manager
+	status   *status.Status
+	url      string // of the bus
 
 	failed chan error
 	stops  []func() error
@@ -59,11 +63,19 @@ func (in *instance) stop() error {
 func (in *instance) start(ctx context.Context) error {
 	in.failed = make(chan error, 2)
 	in.status = status.New(in.logger)
-	for flag, addr := range map[string]string{"nats": in.config.NATS, "http": in.config.HTTP, "edge": in.config.edge} {
+	for flag, addr := range map[string]string{"http": in.config.HTTP, "edge": in.config.edge} {
 		if flag == "edge" && (!in.config.dev || addr == "") {
 			continue
 		}
 		if err := checkLoopback(flag, addr); err != nil {
+			return err
+		}
+	}
+	if in.config.dev && in.config.Bus != "" {
+		return usagef("--dev runs a bus of its own: give no --bus")
+	}
+	if in.config.dev {
+		if err := checkLoopback("nats", in.config.NATS); err != nil {
 			return err
 		}
 	}
@@ -76,6 +88,9 @@ func (in *instance) start(ctx context.Context) error {
 		return err
 	}
 	in.onStop(in.dir.Close)
+	if err := in.setTenant(); err != nil {
+		return err
+	}
 	web, err := in.listen("http", in.config.HTTP)
 	if err != nil {
 		return err
@@ -90,6 +105,9 @@ func (in *instance) start(ctx context.Context) error {
 		return err
 	}
 	if err := in.startManager(ctx); err != nil {
+		return err
+	}
+	if err := in.startCheckIn(); err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
@@ -144,75 +162,151 @@ func portInUse(flag, addr string) error {
 	return fmt.Errorf("%s is in use by another program: stop that one, or choose another address with --%s", addr, flag)
 }
 
+// setTenant brings --tenant and what the directory says together.
+func (in *instance) setTenant() error {
+	had, err := in.dir.Tenant()
+	if err != nil {
+		return err
+	}
+	in.config.Tenant = cmp.Or(in.config.Tenant, had, manager.DefaultTenant)
+	return in.dir.SetTenant(in.config.Tenant)
+}
+
+// startBus starts the embedded bus, or finds the one that is elsewhere, and
+// connects to it.
 func (in *instance) startBus(ctx context.Context) error {
-	server, err := embedded.Start(embedded.Config{Dir: in.dir.File("bus"), Listen: in.config.NATS, Logger: in.logger})
+	switch {
+	case in.config.Bus != "":
+		if _, err := os.Stat(in.dir.File("bus")); err == nil {
+			return fmt.Errorf("the data directory %s has a bus of its own: start without --bus, or choose another directory with --data", in.dir.Path())
+		}
+		if err := in.dir.SetURL(in.config.Bus); err != nil {
+			return fmt.Errorf("telling others where the bus is: %w", err)
+		}
+	case !in.dir.Remote():
+		if err := in.startEmbedded(); err != nil {
+			return err
+		}
+	}
+	conn, err := bus.OpenDir(in.dir.Path(), bus.Options{
+		Creds: bus.ManagerCreds, Tenant: in.config.Tenant, Name: "keyturn serve", Logger: in.logger,
+	})
+	if err != nil {
+		return err
+	}
+	in.log = conn
+	in.onStop(func() error { conn.Close(); return nil })
+	if in.url, err = bus.ReadURL(in.dir.Path()); err != nil {
+		return err
+	}
+	return in.openLog(ctx)
+}
+
+// create has the embedded bus make the log, which its users may not.
+func (in *instance) create(ctx context.Context, known string) (string, error) {
+	if in.embedded != nil {
+		return in.embedded.Create(ctx, in.config.Tenant, known)
+	}
+	c, ok := in.log.(creator)
+	if !ok {
+		return "", errors.New("this bus cannot make a log")
+	}
+	return c.Create(ctx, known)
+}
+
+// A creator is a bus that can make a tenant's log, and knows it again.
+type creator interface {
+	Create(ctx context.Context, known string) (id string, err error)
+}
+
+// openLog makes the log at the first start, and later on makes sure that it is
+// the same.
+func (in *instance) openLog(ctx context.Context) error {
+	known, err := in.dir.LogID()
+	if err != nil {
+		return err
+	}
+	id, err := in.create(ctx, known)
+	if err != nil {
+		return fmt.Errorf("opening the log on %s: %w", jetstream.Redact(in.url), err)
+	}
+	if id == known {
+		return nil
+	}
+	return in.dir.SetLogID(id)
+}
+
+func (in *instance) startEmbedded() error {
+	c := embedded.Config{Dir: in.dir.File("bus"), Listen: in.config.NATS, Logger: in.logger}
+	if in.config.Advertise != "" {
+		c.Advertise = strings.Split(in.config.Advertise, ",")
+	}
+	server, err := embedded.Start(c)
 	if errors.Is(err, embedded.ErrAddressInUse) {
 		return portInUse("nats", in.config.NATS)
 	}
 	if err != nil {
 		return err
 	}
+	in.embedded = server
 	in.onStop(func() error { server.Shutdown(); return nil })
-	in.url = server.URL()
-	if err := in.dir.Creds(bus.ManagerCreds, func() ([]byte, error) { return server.ManagerCreds(manager.DefaultTenant) }); err != nil {
+	if err := in.dir.Creds(bus.ManagerCreds, func() ([]byte, error) { return server.ManagerCreds(in.config.Tenant) }); err != nil {
 		return err
 	}
-	if err := in.dir.Creds(bus.ReplicaCreds, func() ([]byte, error) {
-		return server.ReplicaCreds(manager.DefaultTenant, manager.DefaultGroup)
-	}); err != nil {
+	if err := in.dir.SetRoots(datadir.PEM(server.Roots())); err != nil {
 		return err
 	}
-	if err := in.dir.SetURL(in.url); err != nil {
+	if err := in.dir.SetURL(server.URL()); err != nil {
 		return fmt.Errorf("telling others where the bus is: %w", err)
 	}
-	known, err := in.dir.LogID()
-	if err != nil {
-		return err
-	}
-	id, err := server.Create(ctx, manager.DefaultTenant, known)
-	if err != nil {
-		return fmt.Errorf("opening the log in %s: %w", filepath.Join(in.dir.Path(), "bus"), err)
-	}
-	if id != known {
-		if err := in.dir.SetLogID(id); err != nil {
-			return err
-		}
-	}
-	in.log, err = jetstream.Connect(jetstream.Options{URL: in.url, Creds: in.dir.File(bus.ManagerCreds), Name: "keyturn serve", Logger: in.logger})
-	if err != nil {
-		return err
-	}
-	in.onStop(func() error { in.log.Close(); return nil })
 	return nil
 }
 
-func (in *instance) startManager(ctx context.Context) error {
-	identity, err := in.dir.Identity()
-	if err != nil {
+// tellBus puts on the bus how other hosts reach it, and what makes credentials
+// for them.
+func (in *instance) tellBus(ctx context.Context) error {
+	info, secret := &event.BusInfo{URLs: []string{in.url}}, []byte(nil)
+	if in.embedded != nil {
+		info.URLs, info.Roots, secret = in.embedded.URLs(), in.embedded.Roots(), in.embedded.Secret()
+	} else if in.dir.Added() != "" {
+		return nil // whoever runs the bus has said it
+	}
+	return in.manager.SetBusInfo(ctx, info, secret)
+}
+
+// makeManager makes a manager that is ready to work, and the bus for it.
+func (in *instance) makeManager(ctx context.Context) error {
+	c := manager.Config{
+		Log: in.log, Tenant: in.config.Tenant, Name: in.name(), Keys: in.dir.GroupKeys, Mint: mint, Logger: in.logger, Changed: in.status.Changed,
+	}
+	var err error
+	if c.Identity, err = in.dir.Identity(); err != nil {
 		return err
 	}
-	managers, err := in.dir.Managers()
-	if err != nil {
+	if c.Managers, err = in.dir.Managers(); err != nil {
 		return err
 	}
-	name, err := in.dir.Instance()
-	if err != nil {
+	if c.Instance, err = in.dir.Instance(); err != nil {
 		return err
 	}
-	in.manager, err = manager.New(manager.Config{
-		Log: in.log, Identity: identity, Managers: managers, Instance: name, Logger: in.logger, Changed: in.status.Changed,
-	})
-	if err != nil {
+	if in.embedded != nil {
+		c.Revoked = in.revoked
+	}
+	if in.manager, err = manager.New(c); err != nil {
 		return err
 	}
 	if err := in.manager.Init(ctx); err != nil {
 		return err
 	}
-	key, err := in.dir.GroupKey(manager.DefaultGroup)
-	if err != nil {
+	if err := in.tellBus(ctx); err != nil {
 		return err
 	}
-	if err := in.manager.AddGroup(ctx, manager.DefaultGroup, key.Public()); err != nil {
+	return in.addDefaultGroup(ctx)
+}
+
+// startManager runs a manager.
+func (in *instance) startManager(ctx context.Context) error {
+	if err := in.makeManager(ctx); err != nil {
 		return err
 	}
 	in.status.Manager(in.manager)
@@ -226,6 +320,37 @@ func (in *instance) startManager(ctx context.Context) error {
 		return nil
 	})
 	return nil
+}
+
+// name is this manager's, for people.
+func (in *instance) name() string {
+	host, err := os.Hostname()
+	if err != nil || event.CheckHost(host) != nil {
+		host = "manager"
+	}
+	return cmp.Or(in.dir.Added(), host)
+}
+
+// revoked ends the connections of those whose rights were taken away.
+func (in *instance) revoked(users []string) {
+	if err := in.embedded.Revoke(users); err != nil {
+		in.logger.Error("revoked hosts may still reach the bus", "error", err)
+	}
+}
+
+// addDefaultGroup makes the default group known, where its key was made. The
+// newest key may be one that the group is still to be turned to.
+func (in *instance) addDefaultGroup(ctx context.Context) error {
+	keys, err := in.dir.GroupKeys(manager.DefaultGroup)
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	for _, k := range keys {
+		if err = in.manager.AddGroup(ctx, manager.DefaultGroup, k.Public()); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func (in *instance) startHTTP(l net.Listener, h http.Handler) {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keyturn/keyturn/internal/lambda"
 )
 
 // Exit codes.
@@ -27,6 +29,13 @@ func main() {
 	// A second signal ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	if lambda.Running() {
+		if err := runLambda(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "keyturn: %v\n", err)
+			os.Exit(exitFailed)
+		}
+		return
+	}
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -92,7 +101,8 @@ See it work, with no configuration:   keyturn serve --dev`,
 		_, err := formatOf(cmd)
 		return err
 	}
-	root.AddCommand(newServe(), newCert(), newConf(), newDoctor(), newVersion(), newMan(root))
+	root.AddCommand(newServe(), newCert(), newConf(), newGroup(), newReplica(), newManager(), newBus(),
+		newStatus(), newRenew(), newDoctor(), newVersion(), newMan(root))
 	root.SetHelpCommand(newHelp(root))
 	root.InitDefaultCompletionCmd()
 	if c, _, err := root.Find([]string{"completion"}); err == nil {

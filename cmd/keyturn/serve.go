@@ -39,8 +39,14 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a manager with its bus; --dev shows everything at work",
-		Long: `Runs a manager and an embedded, durable bus (NATS JetStream on loopback) and
-renews what is managed until it is told to stop by SIGINT or SIGTERM.
+		Long: `Runs a manager and an embedded, durable bus (NATS JetStream) and renews what is
+managed until it is told to stop by SIGINT or SIGTERM. It lets hosts in that hold
+a join token, where the key of their group is in the data directory.
+
+The bus listens on loopback until --nats says otherwise; whoever reaches it from
+elsewhere does so over TLS, with credentials of his own. Any number of managers
+can run on one bus: "keyturn manager add" makes the directory for another, which
+finds the bus from there; --bus is for a first manager on a bus elsewhere.
 
 With --dev it needs no configuration, and adds a CA, a replica and an HTTPS edge
 whose certificate lives a few minutes only, so that one can watch it turn.
@@ -80,7 +86,12 @@ file last.`,
 	f.StringVar(&edge, "edge", "127.0.0.1:8443", "with --dev: loopback address of the HTTPS edge; empty for none")
 	f.String("data", "", "data directory (KEYTURN_DATA; default: $XDG_STATE_HOME/keyturn, with --dev keyturn-dev)")
 	f.String("http", "127.0.0.1:8080", "loopback address of metrics, health and, with --dev, the page")
-	f.String("nats", "127.0.0.1:14222", "loopback address of the embedded bus; port 0 picks a free one")
+	f.String("tenant", "", "namespace on the bus (default: the data directory's, else \"default\")")
+	f.String("bus", "", "URL of a bus elsewhere, instead of the embedded one: tls://HOST:PORT or dynamodb://TABLE")
+	f.String("nats", "127.0.0.1:14222", "address of the embedded bus, with TLS unless it is a loopback address; port 0 picks a free one")
+	f.String("advertise", "", "names and addresses by which other hosts reach the embedded bus, with commas (default: those of this machine)")
+	f.String("check-in", "", "URL of a dead-man's switch: the manager reports there that it works")
+	f.String("check-in-ttl", "15m", "without another report for that long, something is wrong")
 	f.String("log-format", "text", "text or json")
 	f.String("log-level", "", "debug, info, warn or error (default: info, with --dev warn)")
 	f.StringVar(&file, "config", "", "local configuration file (KEYTURN_CONFIG)")
@@ -106,7 +117,9 @@ func localConfig(flags *pflag.FlagSet, file string, dev bool) (*config.Local, er
 		}
 	}
 	value := func(name string) string { return flags.Lookup(name).DefValue }
-	s.Default = config.Local{NATS: value("nats"), HTTP: value("http"), Log: config.Log{Format: value("log-format"), Level: "info"}}
+	s.Default = config.Local{
+		NATS: value("nats"), HTTP: value("http"), CheckIn: config.CheckIn{TTL: value("check-in-ttl")}, Log: config.Log{Format: value("log-format"), Level: "info"},
+	}
 	if dev {
 		s.Default.Log.Level = "warn"
 	}

@@ -5,9 +5,10 @@
 // balancer written in Go: the lines between the two rules are all that is
 // needed.
 //
-// With no flags it joins the dev instance of this user, `keyturn serve --dev`.
-// It serves from its snapshot when bus and manager are gone, and catches up by
-// itself when they return.
+// With no flags it is a replica of this user's dev instance, `keyturn serve
+// --dev`, which made a directory for it; another host makes its own by `keyturn
+// replica join`. It serves from its snapshot when bus and manager are gone, and
+// catches up by itself when they return.
 package main
 
 import (
@@ -24,8 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/keyturn/keyturn/bus"
-	_ "github.com/keyturn/keyturn/bus/jetstream" // for nats:// and tls:// in bus.url
+	_ "github.com/keyturn/keyturn/bus/jetstream" // the bus at nats:// and tls://
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/replica"
 )
@@ -35,28 +35,19 @@ func main() {
 	if err != nil {
 		dev = "keyturn-dev"
 	}
-	dir := flag.String("dir", dev, "directory with managers.pub, groups/, replica.creds and bus.url")
-	snapshot := flag.String("snapshot", "", "directory of this server's snapshot (default: replicas/example-server in --dir)")
+	dir := flag.String("dir", filepath.Join(dev, "joined", "example-server"), "directory that `keyturn replica join` made")
 	listen := flag.String("listen", "127.0.0.1:9443", "address to listen on")
 	flag.Parse()
-	if *snapshot == "" {
-		*snapshot = filepath.Join(*dir, "replicas", "example-server")
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, *dir, *snapshot, *listen); err != nil {
+	if err := serve(ctx, *dir, *listen); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func serve(ctx context.Context, dir, snapshot, listen string) error {
+func serve(ctx context.Context, dir, listen string) error {
 	// ------------------------------------------------------------------------
-	conn, err := bus.OpenDir(dir, bus.Options{}) // returns at once, whether the bus is up or not
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	certificates, err := replica.Open(ctx, replica.Config{Dir: dir, Snapshot: snapshot, Log: conn})
+	certificates, err := replica.Open(ctx, replica.Config{Dir: dir})
 	if err != nil {
 		return err
 	}

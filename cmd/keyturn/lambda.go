@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/lambda"
+)
+
+// maxInvocation is the longest that AWS Lambda lets a function run.
+const maxInvocation = "15m"
+
+// runLambda makes a pass for each event that AWS Lambda hands over: what
+// "keyturn renew --due" does, configured by variables alone.
+func runLambda(ctx context.Context) error {
+	return lambda.Serve(ctx, func(ctx context.Context, e lambda.Event) (any, error) {
+		args := []string{"renew", "--due", "--output", "json", "--timeout", maxInvocation}
+		if e.Max > 0 {
+			args = append(args, "--max", strconv.Itoa(e.Max))
+		}
+		if limit := passLimit(ctx, e.For); limit > 0 {
+			args = append(args, "--for", limit.String())
+		}
+		var out, said bytes.Buffer
+		if code := run(ctx, args, strings.NewReader(""), &out, &said); code != 0 {
+			return nil, errors.New(strings.TrimSpace(said.String()))
+		}
+		return json.RawMessage(out.Bytes()), nil
+	})
+}
+
+// forCheckIn is kept of an invocation for what comes after the pass.
+const forCheckIn = 15 * time.Second
+
+// passLimit is for how long renewals are begun: as long as the event says, or
+// most of the invocation.
+func passLimit(ctx context.Context, asked time.Duration) time.Duration {
+	end, ok := ctx.Deadline()
+	if asked > 0 || !ok {
+		return asked
+	}
+	return max(time.Second, (time.Until(end) - forCheckIn).Truncate(time.Second))
+}
