@@ -20,7 +20,7 @@ var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 // fragments inside a function.
 func TestProgramsCompile(t *testing.T) {
 	n := 0
-	for _, page := range []string{"../README.md", "go.md", "operating.md"} {
+	for _, page := range []string{"../README.md", "go.md", "operating.md", "fleet.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -53,7 +53,6 @@ import (
 	"net/http"
 
 	"github.com/keyturn/keyturn"
-	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/reload"
 	"github.com/keyturn/keyturn/replica"
 )
@@ -62,7 +61,6 @@ var (
 	_ keyturn.Store
 	_ replica.Config
 	_ reload.Options
-	_ = bus.OpenDir
 )
 
 func serve(ctx context.Context, dir string, handler http.Handler) error {

@@ -22,6 +22,8 @@ type sandbox struct {
 	state string // XDG_STATE_HOME
 	data  string // the data directory of his dev instance
 	env   []string
+	// wrap says how a program is started, where that is not directly.
+	wrap func(program string, args []string) (string, []string)
 
 	mu        sync.Mutex
 	processes []*process // guarded by mu; all that were ever started
@@ -67,6 +69,8 @@ func (o *output) String() string {
 // A process is a program that runs, or has run, in a process group of its own.
 type process struct {
 	cmd      *exec.Cmd
+	name     string // the program
+	args     []string
 	out, err output
 	done     chan struct{} // closed when it has ended
 	// code is its exit code, -1 after a signal. It is set when done is closed.
@@ -74,13 +78,16 @@ type process struct {
 }
 
 func (p *process) String() string {
-	return fmt.Sprintf("%s %s", filepath.Base(p.cmd.Path), strings.Join(p.cmd.Args[1:], " "))
+	return fmt.Sprintf("%s %s", filepath.Base(p.name), strings.Join(p.args, " "))
 }
 
 // start starts a program. It ends with the test at the latest.
 func (s *sandbox) start(program string, args ...string) *process {
 	s.t.Helper()
-	p := &process{done: make(chan struct{})}
+	p := &process{done: make(chan struct{}), name: program, args: args}
+	if s.wrap != nil {
+		program, args = s.wrap(program, args)
+	}
 	p.cmd = exec.Command(program, args...)
 	// Where the programs say what to do next, they say it for the repository's root.
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = root, s.env, &p.out, &p.err
@@ -115,7 +122,7 @@ func (s *sandbox) end(p *process) {
 			return
 		}
 	}
-	if s.t.Failed() && p.cmd.Path == keyturn && p.cmd.Args[1] == "serve" {
+	if s.t.Failed() && p.name == keyturn && p.args[0] == "serve" {
 		s.t.Logf("%s: exit code %d\n%s\n%s", p, p.code, tail(p.out.String()), tail(p.err.String()))
 	}
 }
