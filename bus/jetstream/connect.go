@@ -177,7 +177,7 @@ func (c *conn) explain(err error) error {
 			return why
 		}
 	}
-	if d := c.denied.Load(); d != nil && time.Since(d.at) < 2*requestTimeout && errors.Is(err, context.DeadlineExceeded) {
+	if d := c.denied.Load(); d != nil && time.Since(d.at) < 2*setupTimeout && errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("these credentials do not allow it: %w", d.err)
 	}
 	return err

@@ -72,26 +72,34 @@ func (c *consumer) claim(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { cancel(nil) }
 }
 
+// setupTimeout bounds how long a consumer is waited for: a whole fleet may want
+// its consumers at once, which the server makes one by one.
+const setupTimeout = 3 * heartbeat
+
 // start makes the consumer. It returns from, which is zero where a board lost
-// that position, the stream's newest sequence and how many messages wait.
-func (c *consumer) start(ctx context.Context, id string, from bus.Position) (_ bus.Position, head, pending uint64, err error) {
+// that position, and how many messages wait.
+func (c *consumer) start(ctx context.Context, id string, from bus.Position) (_ bus.Position, pending uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
 	if c.pin != nil {
 		c.pin.setup.Lock()
 		defer c.pin.setup.Unlock()
 		if ctx.Err() != nil {
-			return from, 0, 0, context.Cause(ctx)
+			return from, 0, context.Cause(ctx)
 		}
 	}
-	// A consumer of what is new tells where that begins. It delivers nothing.
-	probe, err := c.create(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverNewPolicy})
-	if err != nil {
-		return from, 0, 0, err
-	}
-	head = probe.Delivered.Stream
-	if !from.IsZero() && (from.Log != id || from.Seq > head) {
-		if !c.board {
-			return from, 0, 0, bus.ErrPosition
+	lost := !from.IsZero() && from.Log != id
+	if !lost && from.Seq > c.reached() {
+		head, err := c.askHead(ctx)
+		if err != nil {
+			return from, 0, err
 		}
+		lost = from.Seq > head
+	}
+	if lost && !c.board {
+		return from, 0, bus.ErrPosition
+	}
+	if lost {
 		from = bus.Position{}
 	}
 	info, err := c.create(ctx, jetstream.ConsumerConfig{
@@ -103,41 +111,73 @@ func (c *consumer) start(ctx context.Context, id string, from bus.Position) (_ b
 		IdleHeartbeat:  heartbeat,
 	})
 	if err != nil {
-		return from, 0, 0, err
+		return from, 0, err
 	}
-	return from, head, info.NumPending, nil
+	return from, info.NumPending, nil
+}
+
+// askHead asks for the stream's newest sequence, by a consumer of what is new:
+// it tells where that begins, and delivers nothing.
+func (c *consumer) askHead(ctx context.Context) (uint64, error) {
+	reconnects := c.nc.Stats().Reconnects
+	info, err := c.create(ctx, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverNewPolicy})
+	if err != nil {
+		return 0, err
+	}
+	c.reach(reconnects, info.Delivered.Stream)
+	return info.Delivered.Stream, c.remove(ctx)
 }
 
 // create makes a consumer of the scope that goes away by itself. One of a pinned
 // name takes the place of what an earlier follower left.
 func (c *consumer) create(ctx context.Context, config jetstream.ConsumerConfig) (*jetstream.ConsumerInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	config.Name = "f" + rand.Text()
+	if c.pin != nil {
+		config.Name = c.pin.name
+	}
+	config.Description = c.inbox // unlike what was left, so that the server does not take it for the same
 	config.FilterSubject = c.filter(c.scope)
 	config.AckPolicy = jetstream.AckNonePolicy
 	config.InactiveThreshold = heartbeat // a follower that lost its connection does not come back to it
 	config.MemoryStorage = true
 	config.Replicas = 1
-	if c.pin != nil {
-		config.Name = c.pin.name
-		err := c.js.DeleteConsumer(ctx, c.stream.stream(), config.Name)
-		if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-			return nil, fmt.Errorf("removing what an earlier follower left: %w", c.explained(ctx, err))
+	info, err := c.ask(ctx, config)
+	var api *jetstream.APIError
+	if c.pin != nil && errors.As(err, &api) { // there is one of that name
+		if err := c.remove(ctx); err != nil {
+			return nil, err
 		}
+		info, err = c.ask(ctx, config)
 	}
+	return info, c.explained(ctx, err)
+}
+
+func (c *consumer) ask(ctx context.Context, config jetstream.ConsumerConfig) (*jetstream.ConsumerInfo, error) {
 	if config.DeliverSubject == "" {
 		made, err := c.js.CreateConsumer(ctx, c.stream.stream(), config)
 		if err != nil {
-			return nil, c.explained(ctx, err)
+			return nil, err
 		}
 		return made.CachedInfo(), nil
 	}
 	made, err := c.js.CreatePushConsumer(ctx, c.stream.stream(), config)
 	if err != nil {
-		return nil, c.explained(ctx, err)
+		return nil, err
 	}
 	return made.CachedInfo(), nil
+}
+
+// remove removes the consumer of a pinned name. One of a random name goes away
+// by itself.
+func (c *consumer) remove(ctx context.Context) error {
+	if c.pin == nil {
+		return nil
+	}
+	err := c.js.DeleteConsumer(ctx, c.stream.stream(), c.pin.name)
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("removing what an earlier follower left: %w", c.explained(ctx, err))
+	}
+	return nil
 }
 
 // explained is explain, where the reason may be that the follower was ended.

@@ -39,6 +39,7 @@ func (s *stream) Follow(ctx context.Context, scope string, from bus.Position) it
 		case ctx.Err() != nil:
 			yield(bus.Update{}, ctx.Err())
 		default:
+			s.forget() // it may be another stream by now
 			yield(bus.Update{}, err)
 		}
 	}
@@ -52,7 +53,8 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 	ctx, stop := s.whileConnected(ctx)
 	defer stop()
 
-	id, err := s.askIdentity(ctx)
+	reconnects := s.nc.Stats().Reconnects
+	id, err := s.identity(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,11 +70,11 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 	c := s.consumer(scope, sub.Subject)
 	ctx, release := c.claim(ctx)
 	defer release()
-	from, head, pending, err := c.start(ctx, id, from)
+	from, pending, err := c.start(ctx, id, from)
 	if err != nil {
 		return fmt.Errorf("bus: following %s: %w", scope, err)
 	}
-	f := flow{names: s.names, id: id, head: max(from.Seq, head), yield: yield}
+	f := flow{names: s.names, id: id, at: from.Seq, yield: yield}
 	if pending == 0 && !f.mark() {
 		return nil
 	}
@@ -84,11 +86,14 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 		if msg == nil {
 			continue
 		}
-		if more, err := f.take(msg); err != nil {
+		more, err := f.take(msg)
+		if err != nil {
 			return fmt.Errorf("bus: following %s: %w", scope, err)
-		} else if !more {
+		}
+		if !more {
 			return nil
 		}
+		s.reach(reconnects, f.at)
 	}
 }
 
@@ -96,7 +101,7 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 type flow struct {
 	names
 	id        string
-	head      uint64 // of the stream when the flow began
+	at        uint64 // the sequence reached
 	delivered uint64
 	caughtUp  bool
 	yield     func(bus.Update) bool
@@ -119,14 +124,14 @@ func (f *flow) take(msg *nats.Msg) (more bool, err error) {
 			return false, nil
 		}
 	}
-	f.head = max(f.head, at.Seq)
+	f.at = at.Seq
 	return f.caughtUp || meta.NumPending != 0 || f.mark(), nil
 }
 
 // mark yields the caught-up mark.
 func (f *flow) mark() bool {
 	f.caughtUp = true
-	return f.yield(bus.Update{Entry: bus.Entry{Position: bus.Position{Log: f.id, Seq: f.head}}, CaughtUp: true})
+	return f.yield(bus.Update{Entry: bus.Entry{Position: bus.Position{Log: f.id, Seq: f.at}}, CaughtUp: true})
 }
 
 // whileConnected returns a context that ends, with errDisconnected as its

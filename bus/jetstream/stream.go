@@ -29,14 +29,16 @@ type stream struct {
 	names
 
 	mu sync.Mutex
-	// id and word are good for one connection: after a reconnect it may be
+	// What follows is good for one connection: after a reconnect it may be
 	// another server, or another stream.
 	id, word fact // guarded by mu
+	head     fact // guarded by mu; a sequence that the stream has reached
 }
 
 // A fact is what the server said over one connection.
 type fact struct {
 	text       string
+	seq        uint64
 	reconnects uint64
 }
 
@@ -55,7 +57,7 @@ func (s *stream) recall(f *fact, ask func() (string, error)) (string, error) {
 			return "", err
 		}
 		s.mu.Lock()
-		*f = fact{text, reconnects}
+		*f = fact{text: text, reconnects: reconnects}
 		s.mu.Unlock()
 	}
 }
@@ -64,10 +66,31 @@ func (s *stream) recall(f *fact, ask func() (string, error)) (string, error) {
 func (s *stream) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.id, s.word = fact{}, fact{}
+	s.id, s.word, s.head = fact{}, fact{}, fact{}
 }
 
-// identity returns the stream's id, asked for at most once per connection.
+// reached returns a sequence that the stream has reached, 0 if none is known.
+func (s *stream) reached() uint64 {
+	reconnects := s.nc.Stats().Reconnects
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.head.reconnects != reconnects {
+		return 0
+	}
+	return s.head.seq
+}
+
+// reach keeps a sequence that was seen over the connection with this number.
+func (s *stream) reach(reconnects, seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.head.reconnects != reconnects || s.head.seq < seq {
+		s.head = fact{seq: seq, reconnects: reconnects}
+	}
+}
+
+// identity returns the stream's id, asked for at most once per connection unless
+// it is to be forgotten.
 func (s *stream) identity(ctx context.Context) (string, error) {
 	return s.recall(&s.id, func() (string, error) { return s.askIdentity(ctx) })
 }

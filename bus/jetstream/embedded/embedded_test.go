@@ -15,11 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/bustest"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/bus/jetstream/embedded"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // An engine is a server on a directory, which is a manager's, too.
 type engine struct {
@@ -127,6 +131,57 @@ func TestALostLogIsNotReplacedByAnEmptyOne(t *testing.T) {
 	}
 	if _, err := e.server.Create(t.Context(), "default", id); !errors.Is(err, bus.ErrPosition) {
 		t.Fatalf("it is another log, and Create says %v", err)
+	}
+}
+
+// TestALostBoardIsMadeAgain, and whoever followed it gets what is on the new one.
+// A log that an earlier version made has none, either.
+func TestALostBoardIsMadeAgain(t *testing.T) {
+	e := start(t, t.TempDir())
+	id, err := e.server.Create(t.Context(), "default", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := e.connect(t, bus.Options{Creds: bus.ManagerCreds})
+	follow := func(from bus.Position) bus.Position {
+		t.Helper()
+		for u, err := range l.Board().Follow(t.Context(), "beacon", from) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u.Key == "beacon/web" {
+				return u.Position
+			}
+		}
+		return bus.Position{}
+	}
+	var at bus.Position
+	for range 3 {
+		if err := l.Board().Put(t.Context(), "beacon/web", []byte("b")); err != nil {
+			t.Fatal(err)
+		}
+		at = follow(at)
+	}
+	e.server.Shutdown()
+	boards, err := filepath.Glob(filepath.Join(e.dir, "bus", "jetstream", "*", "*", "streams", "KEYTURN_default_BOARD"))
+	if err != nil || len(boards) != 1 {
+		t.Fatal(boards, err)
+	}
+	if err := os.RemoveAll(boards[0]); err != nil {
+		t.Fatal(err)
+	}
+	e.start(t)
+	if again, err := e.server.Create(t.Context(), "default", id); err != nil || again != id {
+		t.Fatal(again, err)
+	}
+	for l.Check() != nil {
+		time.Sleep(time.Millisecond)
+	}
+	if err := l.Board().Put(t.Context(), "beacon/web", []byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	if again := follow(at); again.Log == at.Log || again.Seq != 1 {
+		t.Errorf("from %v: %v", at, again)
 	}
 }
 
