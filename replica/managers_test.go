@@ -33,6 +33,12 @@ func (l *line) set(by *seal.SigningKey, keys ...*seal.SigningKey) {
 	if err := l.chain.Add(by, "default", time.Now(), s); err != nil {
 		l.f.t.Fatal(err)
 	}
+	l.put(by)
+}
+
+// put puts the list, signed by a manager.
+func (l *line) put(by *seal.SigningKey) {
+	l.f.t.Helper()
 	data, err := event.Sign(by, "default", time.Now(), &l.chain)
 	if err != nil {
 		l.f.t.Fatal(err)
@@ -161,6 +167,47 @@ func TestManagersThatChangedWhileAway(t *testing.T) {
 	})
 }
 
+// Who signed the newest list need not be in it: what was written down is known
+// at a restart all the same.
+func TestAManagerWhoLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		a, b := f.signer, signingKey(t)
+		l := &line{f: f}
+		l.set(a, a, b)
+		dir, _ := f.joined()
+		r := f.open(inDir(dir))
+		l.set(a, b)
+		l.put(b)
+		synctest.Wait()
+		wantPinned(t, dir, b)
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		old := &line{f: f}
+		old.set(b, a, b)
+		r = f.open(inDir(dir))
+		synctest.Wait()
+		wantPinned(t, dir, b)
+		if s := r.Status(); s.Refused[replica.RefusedReplay] != 1 {
+			t.Errorf("%+v", s)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		// Somebody pins another key by hand: that counts.
+		c := signingKey(t)
+		if err := seal.WriteVerifyKeyFile(filepath.Join(dir, replica.ManagersFile), c.Public()); err != nil {
+			t.Fatal(err)
+		}
+		f.signer = c
+		leaf := f.publish(id1, 1, "a.example")
+		r = f.open(inDir(dir))
+		synctest.Wait()
+		wantServed(t, r, "a.example", leaf)
+	})
+}
+
 // When a manager's key is revoked, another signs what stands on the bus.
 func TestTheSameSignedAnewIsNoReplay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -201,4 +248,23 @@ func TestTheSameSignedAnewIsNoReplay(t *testing.T) {
 			t.Errorf("receipt %+v", page)
 		}
 	})
+}
+
+func TestTheSameSignedAnewWithoutASnapshot(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.signer, signingKey(t)
+	c := w.config()
+	c.Managers = []*seal.VerifyKey{a.Public(), b.Public()}
+	body := w.certificate(id1, event.Version{Epoch: 1, Generation: 1}, w.groupKey.Public(), "a.example")
+	key := event.CertificateKey("default", id1)
+	w.put(key, w.sign(body))
+	r := w.open(c)
+	leaf := serves(t, r, "a.example")
+	w.signer = b
+	w.put(key, w.sign(body))
+	w.sync(r)
+	wantServed(t, r, "a.example", leaf)
+	if s := r.Status(); len(s.Refused) != 0 || s.Applied != 2 || s.SnapshotErrors != 0 { // the other is sync's
+		t.Errorf("%+v", s)
+	}
 }

@@ -48,7 +48,8 @@ func (r *Replica) followAgain(from bus.Position) {
 // memo returns a follower of another scope: one of so few entries that it is
 // followed from its start each time, and needs no place.
 func (r *Replica) memo(s source, scope string, take func(bus.Update) error) *follower {
-	var last string
+	var said string
+	failures := 0
 	return &follower{
 		source: s, scope: scope,
 		from:    func() bus.Position { return bus.Position{} },
@@ -57,16 +58,24 @@ func (r *Replica) memo(s source, scope string, take func(bus.Update) error) *fol
 			if err := take(u); err != nil {
 				return err
 			}
-			last = ""
+			said, failures = "", 0
 			return nil
 		},
 		lost: func(err error) {
-			if err.Error() != last {
-				last = err.Error()
+			failures++
+			// Where the group is not followed either, that has been said.
+			if failures > 1 && r.following() && err.Error() != said {
+				said = err.Error()
 				r.logger.Warn("a scope of the bus is not being followed; trying on", "scope", scope, "error", err)
 			}
 		},
 	}
+}
+
+func (r *Replica) following() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status.Following
 }
 
 // lost notes why the bus is not being followed, and logs each reason once.
