@@ -7,7 +7,7 @@
 // Make a [Manager] over a bus with an identity. Its methods are what a command
 // line or an API offers: [Manager.Make], [Manager.Renew], [Manager.Remove],
 // [Manager.List]. [Manager.Run] renews by the schedule until it is told to
-// stop.
+// stop; [Manager.RenewDue] is one pass of that, for timers and functions.
 //
 // # Many at once
 //
@@ -19,9 +19,9 @@
 // Before a manager asks an issuer, it claims the next generation in the
 // certificate's state. Whoever finds a claim waits for what comes of it: the
 // generation, a failure, or nothing for two minutes (less where certificates
-// live for minutes), by the waiting manager's own monotonic clock, after which the claim has lapsed and may be replaced.
-// The old claimant, should it wake, conflicts and publishes nothing. So a
-// generation is published once.
+// live for minutes), by the waiting manager's own monotonic clock, after which
+// the claim has lapsed and may be replaced. The old claimant, should it wake,
+// conflicts and publishes nothing. So a generation is published once.
 //
 // The commit is the append to the state, which holds the whole signed event.
 // The copy under the group's key, which replicas follow, is made afterwards, by
@@ -33,5 +33,26 @@
 // lives less than ten days, less a little that spreads certificates made
 // together; see [Managed.RenewAt]. A failed attempt is repeated after 1, 10 and
 // 100 minutes and then daily, sooner where the certificate ends before that.
-// Failures of one certificate never delay another.
+// Failures of one certificate never delay another. [Manager.Mark] makes one due
+// at once.
+//
+// # What is served
+//
+// Replicas report on the bus's board what they received and what new handshakes
+// get, each receipt signed by the member's own key. [Manager.Fleet] puts that
+// beside what was issued, [Manager.Live] does so from what Run follows, and
+// [Manager.Wait] returns when all replicas serve a version.
+//
+// Once a minute and group, one of the managers signs a beacon on the board: the
+// place in the log, and a digest of what stands there for the group's replicas.
+// By it they notice what they missed.
+//
+// # When the log goes back
+//
+// A log that was put back to an old state, as from a back-up, would give versions
+// out again that replicas have seen, and they would refuse them. What a replica
+// holds above the state, signed by a manager, proves it, and so does what a
+// running manager remembers. Then the epoch of the log is raised, and what was
+// lost is made anew in it, or removed again. Nothing else that a replica reports
+// makes a manager do anything.
 package manager

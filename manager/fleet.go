@@ -34,7 +34,11 @@ func (v *view) fleet(q Query) *Fleet {
 			return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
 		})
 		for _, h := range hosts[group] {
-			f.Members = append(f.Members, v.memberLocked(h, now))
+			s := h.status(now)
+			if !q.Counts {
+				s.Unknown = v.unknownLocked(h)
+			}
+			f.Members = append(f.Members, s)
 		}
 	}
 	for _, c := range v.certs {
@@ -145,7 +149,8 @@ func (h *host) received(id string) (newest event.Received, found bool) {
 	return newest, found
 }
 
-func (v *view) memberLocked(h *host, now time.Time) MemberStatus {
+// status is how a host's replica is.
+func (h *host) status(now time.Time) MemberStatus {
 	s := MemberStatus{
 		ID: h.ID, Name: h.Name, Group: h.Group, Joined: h.Joined, Granted: len(h.Member.Keys) > 0,
 		Silent: h.silent(now), Error: h.refused,
@@ -160,20 +165,24 @@ func (v *view) memberLocked(h *host, now time.Time) MemberStatus {
 	s.Skew, s.Beacon, s.Differs, s.Healed, s.Budget = Seconds(p.Skew.Seconds()), p.Beacon, p.Differs, p.Healed, p.Budget
 	s.Keys = keyIDs(p.Receipt.Keys)
 	for _, p := range h.pages {
-		if p.Receipt == nil {
+		s.Certificates += p.held
+	}
+	return s
+}
+
+// unknownLocked returns ids that a host holds and the bus does not know.
+func (v *view) unknownLocked(h *host) (ids []string) {
+	for _, p := range h.pages {
+		if p.Receipt == nil || h.head() == nil {
 			continue
 		}
 		for i := range p.Certificates {
-			r := &p.Certificates[i]
-			if !r.Removed {
-				s.Certificates++
-			}
-			if v.certs[r.ID] == nil && len(s.Unknown) < maxUnknown {
-				s.Unknown = append(s.Unknown, r.ID)
+			if id := p.Certificates[i].ID; v.certs[id] == nil && len(ids) < maxUnknown {
+				ids = append(ids, id)
 			}
 		}
 	}
-	return s
+	return ids
 }
 
 func keyIDs(ids []seal.KeyID) []string {

@@ -21,6 +21,7 @@ type page struct {
 	reported time.Time // by the host's clock
 	seen     time.Time // by this machine's, with its monotonic reading
 	proofs   int       // how many there were
+	held     int       // how many of its certificates are not removed
 	sum      [sha256.Size]byte
 }
 
@@ -97,7 +98,7 @@ func (v *view) receipt(h *host, r *event.Receipt, at time.Time, sum [sha256.Size
 		v.mu.Unlock()
 		return
 	}
-	h.pages[r.Page] = page{r, at, v.seenLocked(r, at), len(proofs), sum}
+	h.pages[r.Page] = page{r, at, v.seenLocked(r, at), len(proofs), held(r), sum}
 	if r.Page == 0 && uint64(len(h.pages)) > r.Pages {
 		h.pages = slices.Clone(h.pages[:r.Pages])
 	}
@@ -116,6 +117,16 @@ func (v *view) seenLocked(r *event.Receipt, at time.Time) time.Time {
 		return made
 	}
 	return now
+}
+
+// held is how many certificates a page says are held.
+func held(r *event.Receipt) (n int) {
+	for i := range r.Certificates {
+		if !r.Certificates[i].Removed {
+			n++
+		}
+	}
+	return n
 }
 
 // tidy makes a receipt's text fit to be shown, its certificates sorted, and

@@ -28,7 +28,7 @@ type Query struct {
 	ID string
 	// Group is one group; "" is all.
 	Group string
-	// Counts leaves CertificateStatus.Replicas out.
+	// Counts leaves CertificateStatus.Replicas and MemberStatus.Unknown out.
 	Counts bool
 }
 
