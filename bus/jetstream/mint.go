@@ -80,24 +80,6 @@ func (m *Mint) Replica(tenant, group, id, user string) (grant string, err error)
 	return m.sign(r, "replica-"+group)
 }
 
-// Reader lets a user follow a group's certificates, and nothing else. Unlike a
-// replica's, its credentials can be used by several processes at once.
-func (m *Mint) Reader(tenant, group, user string) (grant string, err error) {
-	if err := event.CheckName(group); err != nil {
-		return "", fmt.Errorf("bus: the group: %w", err)
-	}
-	r, err := newUser(tenant, user)
-	if err != nil {
-		return "", err
-	}
-	r.allow(
-		"$JS.API.DIRECT.GET."+r.log.stream()+"."+r.log.idSubject(),
-		"$JS.API.CONSUMER.CREATE."+r.log.stream()+".*."+r.log.filter(event.GroupScope(group)),
-		"$JS.FC."+r.log.stream()+".>",
-	)
-	return m.sign(r, "reader-"+group)
-}
-
 // Manager lets a user read and write all of a tenant's log and board. It can
 // neither make streams nor take anything away.
 func (m *Mint) Manager(tenant, name, user string) (grant string, err error) {

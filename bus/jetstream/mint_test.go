@@ -82,7 +82,6 @@ func TestMintRefuses(t *testing.T) {
 			"token's id":       func() (string, error) { return m.Join("red", "web", bad, user, time.Now()) },
 			"manager's tenant": func() (string, error) { return m.Manager(bad, "host", user) },
 			"manager's user":   func() (string, error) { return m.Manager("red", "host", bad) },
-			"reader's group":   func() (string, error) { return m.Reader("red", bad, user) },
 		} {
 			if _, err := make(); err == nil {
 				t.Errorf("%q passed as a %s", bad, what)

@@ -3,7 +3,6 @@
 package embedded_test
 
 import (
-	"context"
 	"encoding/pem"
 	"errors"
 	"io/fs"
@@ -182,51 +181,6 @@ func TestALostBoardIsMadeAgain(t *testing.T) {
 	}
 	if again := follow(at); again.Log == at.Log || again.Seq != 1 {
 		t.Errorf("from %v: %v", at, again)
-	}
-}
-
-func TestReplicasReadTheirGroupOnly(t *testing.T) {
-	e := start(t, t.TempDir())
-	manager := e.open(t)
-	for _, key := range []string{"group/web/a", "group/api/a", "state/a"} {
-		if _, err := manager.Append(t.Context(), key, bus.Position{}, []byte(key)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	e.write(t, bus.ReplicaCreds, func() ([]byte, error) { return e.server.ReplicaCreds("default", "web") })
-	l := e.connect(t, bus.Options{})
-	var got []string
-	for u, err := range l.Follow(t.Context(), "group/web", bus.Position{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if u.CaughtUp {
-			break
-		}
-		got = append(got, u.Key)
-	}
-	if len(got) != 1 || got[0] != "group/web/a" {
-		t.Fatalf("followed %v", got)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a refused request is never answered
-	defer cancel()
-	for _, scope := range []string{"group/api", "group", "state"} {
-		for u, err := range l.Follow(ctx, scope, bus.Position{}) {
-			if err == nil {
-				t.Errorf("a replica of web follows %s: %v", scope, u)
-			}
-			break
-		}
-	}
-	if _, err := l.Append(ctx, "group/web/a", bus.Position{}, []byte("forged")); err == nil {
-		t.Error("a replica wrote")
-	}
-	if _, err := l.Get(ctx, "state/a"); err == nil {
-		t.Error("a replica read a state")
-	}
-	want, err := manager.Get(t.Context(), "group/web/a")
-	if err != nil || string(want.Data) != "group/web/a" {
-		t.Fatal(want, err)
 	}
 }
 

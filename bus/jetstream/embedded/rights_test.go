@@ -3,6 +3,7 @@
 package embedded_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/event"
 )
 
@@ -53,6 +55,10 @@ func TestRightsSuffice(t *testing.T) {
 	}
 	if err := manager.Board().Put(t.Context(), event.BeaconKey("web"), []byte("beacon")); err != nil {
 		t.Fatal(err)
+	}
+
+	if id, err := manager.(*jetstream.Log).Create(t.Context(), ""); err != nil || id == "" {
+		t.Errorf("a manager finds the log %q, %v", id, err)
 	}
 
 	replica := f.use(t, "replica", f.replica("web", web1))
@@ -113,6 +119,31 @@ func TestRightsSuffice(t *testing.T) {
 	if _, err := host.Get(t.Context(), event.MemberKey("web", joiner)); !errors.Is(err, bus.ErrNotFound) {
 		t.Errorf("the member to be: %v", err)
 	}
+}
+
+// TestDenialsAreSaid: the server does not answer what it does not allow.
+func TestDenialsAreSaid(t *testing.T) {
+	f := startFleet(t)
+	replica := f.use(t, "replica", f.replica("web", web1))
+	try := func(what string, do func(context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := do(ctx); err == nil || what != "follow" && !strings.Contains(err.Error(), "these credentials do not allow it") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	try("get", func(ctx context.Context) error { _, err := replica.Get(ctx, "state/a"); return err })
+	try("append", func(ctx context.Context) error {
+		_, err := replica.Append(ctx, "group/web/a", bus.Position{}, []byte("forged"))
+		return err
+	})
+	try("follow", func(ctx context.Context) error {
+		for _, err := range replica.Follow(ctx, "state", bus.Position{}) {
+			return err
+		}
+		return nil
+	})
 }
 
 // TestTheRevokedAreCutOff: the connection ends at once, and what is appended

@@ -38,43 +38,37 @@ func (s *Server) Create(ctx context.Context, tenant, known string) (id string, e
 	return jetstream.Create(ctx, nc, tenant, known)
 }
 
-// ManagerCreds makes credentials, in the format of a NATS .creds file, for a
-// manager of the tenant.
+// ManagerCreds makes credentials, in the format of a NATS .creds file, for the
+// tenant's first manager. Those of others are granted by a manager.
 func (s *Server) ManagerCreds(tenant string) ([]byte, error) {
-	return s.creds(func(m *jetstream.Mint, user string) (string, error) {
-		return m.Manager(tenant, "first", user)
-	})
+	creds, err := s.managerCreds(tenant)
+	if err != nil {
+		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
+	}
+	return creds, nil
 }
 
-// ReplicaCreds makes credentials for processes of this machine that follow the
-// group without being members of it.
-func (s *Server) ReplicaCreds(tenant, group string) ([]byte, error) {
-	return s.creds(func(m *jetstream.Mint, user string) (string, error) {
-		return m.Reader(tenant, group, user)
-	})
-}
-
-func (s *Server) creds(grant func(m *jetstream.Mint, user string) (string, error)) ([]byte, error) {
+func (s *Server) managerCreds(tenant string) ([]byte, error) {
 	mint, err := jetstream.NewMint(s.secret)
 	if err != nil {
 		return nil, err
 	}
 	user, err := nkeys.CreateUser()
 	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
+		return nil, err
 	}
 	defer user.Wipe()
 	public, err := user.PublicKey()
 	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
+		return nil, err
 	}
-	token, err := grant(mint, public)
+	token, err := mint.Manager(tenant, "first", public)
 	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
+		return nil, err
 	}
 	seed, err := user.Seed()
 	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
+		return nil, err
 	}
 	return jwt.FormatUserConfig(token, seed)
 }
