@@ -25,7 +25,8 @@ import (
 	"syscall"
 	"time"
 
-	_ "github.com/keyturn/keyturn/bus/jetstream" // the bus at nats:// and tls://
+	_ "github.com/keyturn/keyturn/bus/dynamodb"  // the bus at dynamodb://
+	_ "github.com/keyturn/keyturn/bus/jetstream" // and at nats:// and tls://
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/replica"
 )
