@@ -15,6 +15,14 @@ import (
 	"github.com/keyturn/keyturn/bus"
 )
 
+// maxBatch is how many entries are read at once: DynamoDB takes 100 keys.
+const maxBatch = 100
+
+// settleTime bounds how long a row can be there before its entry is: DynamoDB
+// applies a transaction item by item, in milliseconds, or in seconds after a
+// failure.
+const settleTime = 15 * time.Second
+
 // entries reads the entries of rows, at most maxBatch, and waits for those that
 // are not applied yet.
 func (l *Log) entries(ctx context.Context, rows []row) (map[string]bus.Entry, error) {

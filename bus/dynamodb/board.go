@@ -4,7 +4,6 @@ package dynamodb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -47,19 +46,16 @@ func (b board) Put(ctx context.Context, key string, data []byte) error {
 // partition, that is read; else the index of the whole board is, which has the
 // keys, and then the notices that changed.
 func (b board) Follow(ctx context.Context, scope string, _ bus.Position) iter.Seq2[bus.Update, error] {
-	return func(yield func(bus.Update, error) bool) {
-		bound, end := b.log.bind(ctx)
-		defer end()
-		f := &boardFollower{log: b.log, scope: scope, seen: make(map[string]uint64), yield: func(u bus.Update) bool { return yield(u, nil) }}
-		err := f.run(bound)
-		switch {
-		case errors.Is(err, errStopped):
-		case ctx.Err() != nil:
-			yield(bus.Update{}, ctx.Err())
-		default:
-			yield(bus.Update{}, fmt.Errorf("bus: following %s on the board: %w", scope, err))
+	return b.log.stream(ctx, scope, func(ctx context.Context, yield func(bus.Update) bool) error {
+		f := &boardFollower{log: b.log, scope: scope, seen: make(map[string]uint64), last: bus.Position{Log: boardIndex}, yield: yield}
+		look := f.lookAtIndex
+		if depth(scope) >= boardDepth(scope) {
+			look = f.lookAtPartition
 		}
-	}
+		return poll(ctx, minBoardPoll, look, func() bool {
+			return yield(bus.Update{Entry: bus.Entry{Position: f.last}, CaughtUp: true})
+		})
+	})
 }
 
 // A boardFollower is one call of Follow.
@@ -71,34 +67,8 @@ type boardFollower struct {
 	yield func(bus.Update) bool
 }
 
-func (f *boardFollower) run(ctx context.Context) error {
-	if err := bus.CheckKey(f.scope); err != nil {
-		return err
-	}
-	look := f.lookAtIndex
-	if depth(f.scope) >= boardDepth(f.scope) {
-		look = f.lookAtPartition
-	}
-	poll := poller{shortest: minBoardPoll, changed: time.Now()}
-	for caughtUp := false; ; caughtUp = true {
-		changed, err := look(ctx)
-		if err != nil {
-			return err
-		}
-		if changed {
-			poll.changed = time.Now()
-		}
-		if !caughtUp && !f.yield(bus.Update{Entry: bus.Entry{Position: f.last}, CaughtUp: true}) {
-			return errStopped
-		}
-		if err := poll.wait(ctx); err != nil {
-			return err
-		}
-	}
-}
-
 // lookAtPartition yields what changed in the scope's own partition.
-func (f *boardFollower) lookAtPartition(ctx context.Context) (changed bool, err error) {
+func (f *boardFollower) lookAtPartition(ctx context.Context, _ bool) (changed bool, err error) {
 	in := f.query(attrPK, f.log.space.board(f.scope))
 	in.ConsistentRead = aws.Bool(true)
 	for items, err := range f.pages(ctx, in) {
@@ -117,7 +87,7 @@ func (f *boardFollower) lookAtPartition(ctx context.Context) (changed bool, err 
 }
 
 // lookAtIndex yields what changed, by the index of the board.
-func (f *boardFollower) lookAtIndex(ctx context.Context) (changed bool, err error) {
+func (f *boardFollower) lookAtIndex(ctx context.Context, _ bool) (changed bool, err error) {
 	in := f.query(attrBoard, f.log.space.boardIndexed(f.scope))
 	in.IndexName = aws.String(boardIndex)
 	there := make(map[string]bool)

@@ -55,7 +55,7 @@
 //	follow, a quiet minute            6 to 8 read units
 //	follow, one entry                 2.5 read units, and 9 for looking closer for a minute
 //	a receipt                         3 write units
-//	a renewal, to N replicas          80 write units, 11 N read units
+//	a renewal, to N replicas          60 to 80 write units, 11 N read units
 //
 // One order takes 50 to 100 appends a second on AWS, by however many writers.
 //

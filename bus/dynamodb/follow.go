@@ -4,11 +4,9 @@ package dynamodb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	api "github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -16,35 +14,14 @@ import (
 	"github.com/keyturn/keyturn/bus"
 )
 
-// maxBatch is how many entries are read at once: DynamoDB takes 100 keys.
-const maxBatch = 100
-
-// settleTime bounds how long a row can be there before its entry is: DynamoDB
-// applies a transaction item by item, in milliseconds, or in seconds after a
-// failure.
-const settleTime = 15 * time.Second
-
 // Follow implements bus.Log by looking for new rows in the scope's feed. A
 // position is good for the scope that it was got in, and for those above and
 // below it that have the same first two parts.
 func (l *Log) Follow(ctx context.Context, scope string, from bus.Position) iter.Seq2[bus.Update, error] {
-	return func(yield func(bus.Update, error) bool) {
-		bound, end := l.bind(ctx)
-		defer end()
-		f := &follower{log: l, scope: scope, at: from, yield: func(u bus.Update) bool { return yield(u, nil) }}
-		err := f.run(bound)
-		switch {
-		case errors.Is(err, errStopped):
-		case ctx.Err() != nil:
-			yield(bus.Update{}, ctx.Err())
-		default:
-			yield(bus.Update{}, fmt.Errorf("bus: following %s: %w", scope, err))
-		}
-	}
+	return l.stream(ctx, scope, func(ctx context.Context, yield func(bus.Update) bool) error {
+		return (&follower{log: l, scope: scope, at: from, yield: yield}).run(ctx)
+	})
 }
-
-// errStopped says that the caller has enough.
-var errStopped = errors.New("stopped")
 
 // A follower is one call of Follow.
 type follower struct {
@@ -56,9 +33,6 @@ type follower struct {
 }
 
 func (f *follower) run(ctx context.Context) error {
-	if err := bus.CheckKey(f.scope); err != nil {
-		return err
-	}
 	id, err := f.log.ask(ctx)
 	if err != nil {
 		return err
@@ -67,33 +41,20 @@ func (f *follower) run(ctx context.Context) error {
 		return bus.ErrPosition
 	}
 	f.at.Log, f.feed = id, f.log.space.feed(f.scope)
-	poll := poller{shortest: minPoll, changed: time.Now()}
-	for caughtUp := false; ; caughtUp = true {
-		changed, err := f.look(ctx, !caughtUp)
-		if err != nil {
-			return err
-		}
-		if changed {
-			poll.changed = time.Now()
-		}
-		if !caughtUp && !f.yield(bus.Update{Entry: bus.Entry{Position: f.at}, CaughtUp: true}) {
-			return errStopped
-		}
-		if err := poll.wait(ctx); err != nil {
-			return err
-		}
-	}
+	return poll(ctx, minPoll, f.look, func() bool {
+		return f.yield(bus.Update{Entry: bus.Entry{Position: f.at}, CaughtUp: true})
+	})
 }
 
 // look yields what is new. It asks for the newest row first and then for those
 // up to it: all rows before a row that is there are there, but while one question
 // is answered two transactions can come in, and the answer have the second alone.
 //
-// The newest row is asked for eventually consistently, at half the price, while
-// nothing rests on it.
-func (f *follower) look(ctx context.Context, consistent bool) (changed bool, err error) {
-	head, err := f.log.head(ctx, f.feed, consistent)
-	if err == nil && !consistent && head.seq < f.at.Seq {
+// After the first time the newest row is asked for eventually consistently, at
+// half the price: an answer that is late is another look's.
+func (f *follower) look(ctx context.Context, first bool) (changed bool, err error) {
+	head, err := f.log.head(ctx, f.feed, first)
+	if err == nil && !first && head.seq < f.at.Seq {
 		head, err = f.log.head(ctx, f.feed, true)
 	}
 	switch {

@@ -185,6 +185,21 @@ func readPolicies(t *testing.T) map[string]policy {
 	return policies
 }
 
+// of is the policy for a group and a member other than the ones in the docs.
+func (p policy) of(group, id string) policy {
+	names := strings.NewReplacer("/web", "/"+group, member, id)
+	own := slices.Clone(p)
+	for i := range own {
+		for _, keys := range []*list{&own[i].Condition.Equals.Leading, &own[i].Condition.Like.Leading} {
+			*keys = slices.Clone(*keys)
+			for j := range *keys {
+				(*keys)[j] = names.Replace((*keys)[j])
+			}
+		}
+	}
+	return own
+}
+
 // denied returns what of a request the policy does not allow, "" if it allows
 // all.
 func (p policy) denied(r request) string {

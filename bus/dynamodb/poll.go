@@ -4,8 +4,13 @@ package dynamodb
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"iter"
 	"math/rand/v2"
 	"time"
+
+	"github.com/keyturn/keyturn/bus"
 )
 
 // Bounds of the time between two looks of a follower: at the log, and at the
@@ -21,6 +26,49 @@ const (
 // bursts: after one the next is seen soon, and a quiet log costs little.
 func interval(idle, shortest time.Duration) time.Duration {
 	return min(max(idle/4, shortest), maxPoll)
+}
+
+// errStopped says that the caller has enough.
+var errStopped = errors.New("stopped")
+
+// stream is what Follow returns of a follower: it ends with the caller, with
+// ctx, with Close, or with why run ended.
+func (l *Log) stream(ctx context.Context, scope string, run func(context.Context, func(bus.Update) bool) error) iter.Seq2[bus.Update, error] {
+	return func(yield func(bus.Update, error) bool) {
+		bound, end := l.bind(ctx)
+		defer end()
+		err := bus.CheckKey(scope)
+		if err == nil {
+			err = run(bound, func(u bus.Update) bool { return yield(u, nil) })
+		}
+		switch {
+		case errors.Is(err, errStopped):
+		case ctx.Err() != nil:
+			yield(bus.Update{}, ctx.Err())
+		default:
+			yield(bus.Update{}, fmt.Errorf("bus: following %s: %w", scope, err))
+		}
+	}
+}
+
+// poll looks until that fails, and marks the end of the first look.
+func poll(ctx context.Context, shortest time.Duration, look func(ctx context.Context, first bool) (changed bool, err error), mark func() bool) error {
+	p := poller{shortest: shortest, changed: time.Now()}
+	for first := true; ; first = false {
+		changed, err := look(ctx, first)
+		if err != nil {
+			return err
+		}
+		if changed {
+			p.changed = time.Now()
+		}
+		if first && !mark() {
+			return errStopped
+		}
+		if err := p.wait(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // A poller waits between the looks of one follower.

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -79,7 +81,7 @@ func TestJavaWithoutRoot(t *testing.T) {
 }
 
 // TestOnce holds that an installation that was cut off is done again, and that
-// a finished one is not.
+// of several at once one does it.
 func TestOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "x")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -87,21 +89,25 @@ func TestOnce(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir+".part", "rest"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	calls := 0
-	fill := func(_ context.Context, dir string) error {
-		calls++
-		if files, _ := os.ReadDir(dir); len(files) != 0 {
-			t.Error("the rest of a cut-off installation is there")
-		}
-		return os.WriteFile(filepath.Join(dir, "done"), nil, 0o600)
+	var calls atomic.Int32
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			err := once(ctx, dir, func(_ context.Context, dir string) error {
+				calls.Add(1)
+				if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
+					t.Errorf("the rest of a cut-off installation is there: %v, %v", files, err)
+				}
+				return os.WriteFile(filepath.Join(dir, "done"), nil, 0o600)
+			})
+			if _, missing := os.Stat(filepath.Join(dir, "done")); err != nil || missing != nil {
+				t.Errorf("not installed: %v, %v", err, missing)
+			}
+		})
 	}
-	for range 2 {
-		if err := once(ctx, dir, fill); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(dir, "done")); err != nil || calls != 1 {
-		t.Fatalf("installed %d times: %v", calls, err)
+	all.Wait()
+	if n := calls.Load(); n != 1 {
+		t.Errorf("installed %d times", n)
 	}
 }
 
