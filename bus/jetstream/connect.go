@@ -86,7 +86,7 @@ func Connect(o Options) (*Log, error) {
 			return nil, err
 		}
 		c.pinned = user.consumers
-		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(InboxPrefix(user.public)))
+		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(inboxPrefix(user.public)))
 	}
 	// The dialer knows better where to.
 	nc, err := nats.Connect("nats://127.0.0.1:1", options...)

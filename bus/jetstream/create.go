@@ -48,9 +48,9 @@ func create(ctx context.Context, c *conn, tenant, known string) (id string, err 
 	case errors.Is(err, jetstream.ErrStreamNotFound) && known == "":
 		id, word, err = log.createPatiently(ctx)
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return "", fmt.Errorf("%w: stream %s, which held log %s, is gone: restore the server's data", bus.ErrPosition, StreamName(tenant), known)
+		return "", fmt.Errorf("%w: stream %s, which held log %s, is gone: restore the server's data", bus.ErrPosition, logName(tenant), known)
 	case err == nil && known != "" && id != known:
-		return "", fmt.Errorf("%w: stream %s holds log %s, not %s: restore the server's data", bus.ErrPosition, StreamName(tenant), id, known)
+		return "", fmt.Errorf("%w: stream %s holds log %s, not %s: restore the server's data", bus.ErrPosition, logName(tenant), id, known)
 	}
 	if err != nil {
 		return "", err

@@ -3,19 +3,9 @@
 package jetstream_test
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"log/slog"
-	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,96 +16,6 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 )
-
-// A ca signs the certificates of servers.
-type ca struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newCA(t *testing.T) *ca {
-	t.Helper()
-	c := new(ca)
-	c.cert, c.key = certify(t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil)
-	return c
-}
-
-func certify(t *testing.T, template *x509.Certificate, by *ca) (*x509.Certificate, *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.Subject = pkix.Name{CommonName: t.Name()}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	if by == nil {
-		by = &ca{template, key}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, by.cert, key.Public(), by.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key
-}
-
-// server returns what a server of these names is configured with.
-func (c *ca) server(t *testing.T, names ...string) *tls.Config {
-	t.Helper()
-	template := &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, n)
-		}
-	}
-	cert, key := certify(t, template, c)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
-}
-
-// write makes a file of roots.
-func (c *ca) write(t *testing.T, path string) {
-	t.Helper()
-	writeFile(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})))
-}
-
-func writeFile(t *testing.T, path, text string) {
-	t.Helper()
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// listen starts a NATS server without JetStream and returns its port.
-func listen(t *testing.T, o server.Options) int {
-	t.Helper()
-	o.Host, o.NoLog, o.NoSigs = "0.0.0.0", true, true
-	if o.Port == 0 {
-		o.Port = server.RANDOM_PORT
-	}
-	s, err := server.NewServer(&o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(time.Minute) {
-		t.Fatal("NATS does not start")
-	}
-	return s.Addr().(*net.TCPAddr).Port
-}
 
 // elsewhere is an address of this machine that is not loopback, as another
 // machine would use it.
@@ -251,58 +151,5 @@ func TestAServerThatTalksOn(t *testing.T) {
 		}
 		b.Close()
 		_ = l.Close()
-	}
-}
-
-// TestDriver: what bus.OpenDir makes of a directory.
-func TestDriver(t *testing.T) {
-	d, err := bus.DriverOf("tls://bus.example:4222")
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := make([]byte, 32)
-	user, err := d.User(secret)
-	if err != nil || !strings.HasPrefix(user, "U") {
-		t.Fatal(user, err)
-	}
-	if _, err := d.User(secret[1:]); err == nil {
-		t.Error("a secret that is too short made a user")
-	}
-	mint := newMint(t)
-	grant, err := mint.Replica("default", "web", "AAAAAAAAAAE", user)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := d.Credentials(grant, secret)
-	if err != nil || !strings.Contains(string(text), grant) {
-		t.Fatal(err)
-	}
-	if _, err := d.Credentials(grant, append([]byte{1}, secret[1:]...)); err == nil || !strings.Contains(err.Error(), user) {
-		t.Errorf("credentials of another user's grant: %v", err)
-	}
-	if _, err := d.Credentials("junk", secret); err == nil {
-		t.Error("credentials of junk")
-	}
-
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, bus.URLFile), "nats://127.0.0.1:1\n")
-	if _, err := bus.OpenDir(dir, bus.Options{}); err == nil {
-		t.Error("opened without credentials")
-	}
-	writeFile(t, filepath.Join(dir, bus.ReplicaCreds), string(text))
-	o := bus.Options{Logger: slog.New(slog.DiscardHandler)}
-	c, err := bus.OpenDir(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	if err := c.Connected(ctx); err == nil || !strings.Contains(err.Error(), "refused") {
-		t.Errorf("nothing listens, and Connected says %v", err)
-	}
-	writeFile(t, filepath.Join(dir, bus.URLFile), "nats://\n")
-	if _, err := bus.OpenDir(dir, o); err == nil {
-		t.Error("opened what is no URL")
 	}
 }

@@ -137,7 +137,7 @@ func TestAForeignStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: jetstream.StreamName("default"), Subjects: []string{"x"}}); err != nil {
+	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "KEYTURN_default", Subjects: []string{"x"}}); err != nil {
 		t.Fatal(err)
 	}
 	l := connect(t, jetstream.Options{URL: p.url()})

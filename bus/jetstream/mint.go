@@ -128,7 +128,7 @@ func newUser(tenant, user string) (*rights, error) {
 		return nil, fmt.Errorf("bus: %q is not the public key of a NATS user", user)
 	}
 	r := &rights{claims: jwt.NewUserClaims(user), log: names{tenant: tenant}, board: names{tenant: tenant, board: true}}
-	r.claims.Sub.Allow.Add(InboxPrefix(user) + ".>")
+	r.claims.Sub.Allow.Add(inboxPrefix(user) + ".>")
 	return r, nil
 }
 

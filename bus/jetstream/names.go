@@ -10,15 +10,15 @@ import (
 	"github.com/keyturn/keyturn/event"
 )
 
-// StreamName returns the name of the stream that holds a tenant's log.
-func StreamName(tenant string) string { return "KEYTURN_" + tenant }
+// logName returns the name of the stream that holds a tenant's log.
+func logName(tenant string) string { return "KEYTURN_" + tenant }
 
-// BoardName returns the name of the stream that holds a tenant's board.
-func BoardName(tenant string) string { return StreamName(tenant) + "_BOARD" }
+// boardName returns the name of the stream that holds a tenant's board.
+func boardName(tenant string) string { return logName(tenant) + "_BOARD" }
 
-// InboxPrefix is what the answers' subjects of a user start with. Each user may
+// inboxPrefix is what the answers' subjects of a user start with. Each user may
 // listen to his own only.
-func InboxPrefix(user string) string { return "_INBOX_" + user }
+func inboxPrefix(user string) string { return "_INBOX_" + user }
 
 // openWord stands in the subjects to which those write who are no managers; the
 // other word is the managers' secret.
@@ -38,9 +38,9 @@ type names struct {
 
 func (n names) stream() string {
 	if n.board {
-		return BoardName(n.tenant)
+		return boardName(n.tenant)
 	}
-	return StreamName(n.tenant)
+	return logName(n.tenant)
 }
 
 // kept is what the subjects of entries start with.

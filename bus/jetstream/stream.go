@@ -100,7 +100,7 @@ func (s *stream) identity(ctx context.Context) (string, error) {
 func (s *stream) askIdentity(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	msg, err := s.direct(ctx, StreamName(s.tenant), s.idSubject())
+	msg, err := s.direct(ctx, logName(s.tenant), s.idSubject())
 	switch {
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrMsgNotFound):
 		return "", fmt.Errorf("bus: asking for stream %s: %w", s.stream(), jetstream.ErrStreamNotFound)
