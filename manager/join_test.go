@@ -427,7 +427,7 @@ func TestSetBusInfo(t *testing.T) {
 	}
 	set := func(info *event.BusInfo, secret string) {
 		t.Helper()
-		if err := m.SetBusInfo(t.Context(), info, []byte(secret)); err != nil {
+		if err := m.SetBusInfo(t.Context(), usersInfo, []byte(secret)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -475,19 +475,19 @@ type usersDriver struct{ bus.Driver }
 
 func (usersDriver) User(secret []byte) (string, error) { return fmt.Sprintf("U%d", len(secret)), nil }
 
+var usersInfo = &event.BusInfo{URLs: []string{"users://bus.example.com"}}
+
 func TestCredentials(t *testing.T) {
-	bus.Register(usersDriver{}, "users")
 	f, m := newFleet(t)
-	info := &event.BusInfo{URLs: []string{"users://bus.example.com"}}
 	mint := func(secret []byte) (Credentials, error) { return cashier{string(secret)}, nil }
 	teller := f.configured(t, func(c *Config) { c.Mint, c.Keys = mint, holding(f.group) })
-	if err := m.SetBusInfo(t.Context(), info, nil); err != nil {
+	if err := m.SetBusInfo(t.Context(), usersInfo, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := teller.NewToken(t.Context(), DefaultGroup, 0); !errors.Is(err, errNoCredentials) {
 		t.Errorf("without the secret: %v", err)
 	}
-	if err := m.SetBusInfo(t.Context(), info, []byte("seed")); err != nil {
+	if err := m.SetBusInfo(t.Context(), usersInfo, []byte("seed")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.NewToken(t.Context(), DefaultGroup, 0); !errors.Is(err, errNoCredentials) {

@@ -27,7 +27,10 @@ import (
 	"github.com/keyturn/keyturn/seal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	bus.Register(usersDriver{}, "users")
+	goleak.VerifyTestMain(m)
+}
 
 const sharedConfig = `
 issuers:

@@ -15,9 +15,9 @@ import (
 	"github.com/keyturn/keyturn/seal"
 )
 
-// RetireKeys retires the former keys of a group to which no certificate, and no
-// copy of one that stands for replicas, is sealed any more: the members lose
-// them. If none is, it does nothing. It takes no private key.
+// RetireKeys retires the former keys of a group to which no certificate is sealed
+// any more, neither in its state nor where it stands for replicas: the members
+// lose them. If there are none, it does nothing. It takes no private key.
 func (m *Manager) RetireKeys(ctx context.Context, group string) error {
 	for {
 		g, at, err := m.group(ctx, group)
@@ -77,9 +77,9 @@ func (m *Manager) needed(ctx context.Context, g *event.Group) (map[seal.KeyID]bo
 	if err != nil {
 		return nil, err
 	}
-	needed, live := make(map[seal.KeyID]bool), make(map[string]bool)
+	needed, live := make(map[seal.KeyID]bool), make(map[string]*Managed)
 	for _, c := range list {
-		live[c.ID] = true
+		live[c.ID] = c
 		if id, ok := c.sealedTo(); ok {
 			needed[id] = true
 			continue
@@ -90,21 +90,34 @@ func (m *Manager) needed(ctx context.Context, g *event.Group) (map[seal.KeyID]bo
 			}
 		}
 	}
-	err = m.readLog(ctx, event.GroupScope(g.Name), func(u bus.Update) {
-		if u.CaughtUp || !live[path.Base(u.Key)] {
+	behind, err := m.behind(ctx, g.Name, live)
+	if err != nil {
+		return nil, err
+	}
+	return needed, each(ctx, behind, func(c *Managed) error { return m.copy(ctx, c) })
+}
+
+// behind returns those of a group's certificates whose copy is sealed to another
+// key than the newest generation: whoever made that died before it was copied.
+func (m *Manager) behind(ctx context.Context, group string, live map[string]*Managed) ([]*Managed, error) {
+	var list []*Managed
+	err := m.readLog(ctx, event.GroupScope(group), func(u bus.Update) {
+		c := live[path.Base(u.Key)]
+		if u.CaughtUp || c == nil {
 			return
 		}
 		e, err := m.open(ctx, u.Key, u.Data)
 		if err != nil {
 			return // no replica believes it
 		}
-		if c, ok := e.Body.(*event.Certificate); ok {
-			if id, err := seal.Recipient(c.SealedKey); err == nil {
-				needed[id] = true
+		want, _ := c.sealedTo()
+		if copied, ok := e.Body.(*event.Certificate); ok {
+			if id, err := seal.Recipient(copied.SealedKey); err == nil && id != want {
+				list = append(list, c)
 			}
 		}
 	})
-	return needed, err
+	return list, err
 }
 
 // takeBack takes the retired keys from the members.

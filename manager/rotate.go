@@ -19,8 +19,8 @@ func isFormer(keys []event.FormerKey, id seal.KeyID) bool {
 	return slices.ContainsFunc(keys, func(k event.FormerKey) bool { return k.ID == id })
 }
 
-// rounds is how often RotateGroup looks for certificates that still are sealed
-// to a former key: what was under way when it looked first may be.
+// rounds is how often it is looked for what is still sealed to a former key, or
+// signed with one: what was under way at the first look may be.
 const rounds = 3
 
 // RotateGroup gives a group another key. keys are the group's private keys, the

@@ -143,13 +143,15 @@ func (m *Manager) AddSigner(ctx context.Context, name string, key *seal.VerifyKe
 	}
 }
 
-// RevokeSigner ends the trust in a manager, found by the start of its key's id
-// or by its name. This manager first signs anew whatever stands on the bus
+// RevokeSigner ends the trust in a manager, found by its name or the start of its
+// key's id. This manager first signs anew whatever stands on the bus
 // signed by the other, so that it goes on being believed. It must be the work of
 // another manager, and one must be left.
 //
-// What the revoked manager writes afterwards is believed by nobody. It may be
-// called again, for what was cut short. Its user of the bus is told to
+// What the revoked manager writes afterwards is believed by nobody. If it is
+// alive and well, stop it first: until it has learnt of this, what it writes
+// hides what stood there. RevokeSigner may be called again, for what was cut
+// short. Its user of the bus is told to
 // Config.Revoked; that it has no more rights there is the work of the bus.
 func (m *Manager) RevokeSigner(ctx context.Context, prefix string) error {
 	l, err := m.signers(ctx)
@@ -182,7 +184,7 @@ func (m *Manager) leaveOut(ctx context.Context, l *signerList, k event.ManagerKe
 	if err != nil {
 		return err
 	}
-	if err := m.vouch(ctx, voucher{m: m, gone: []*seal.VerifyKey{key}}); err != nil {
+	if _, err := m.vouch(ctx, voucher{m: m, gone: []*seal.VerifyKey{key}}); err != nil {
 		return err
 	}
 	reached, err := m.reachedNow(ctx)
@@ -208,25 +210,35 @@ func (l *signerList) has(k event.ManagerKey) bool {
 	return slices.ContainsFunc(l.set.Keys, func(o event.ManagerKey) bool { return bytes.Equal(o.Key, k.Key) })
 }
 
-// find returns the manager that is meant by an id's start or a name: one of the
-// newest set, or else one that was.
+// find returns the manager with a name, or else whose key's id starts so: one of
+// the newest set, or else one that was.
 func (l *signerList) find(prefix string) (event.ManagerKey, error) {
+	named := func(k event.ManagerKey) bool { return k.Name == prefix }
+	starts := func(k event.ManagerKey) bool { return prefix != "" && strings.HasPrefix(idOf(k), prefix) }
 	for _, keys := range [][]event.ManagerKey{l.set.Keys, l.former} {
-		var fits []event.ManagerKey
-		e := &AmbiguousError{Prefix: prefix}
-		for _, k := range keys {
-			v, err := seal.NewVerifyKey(k.Key)
-			if err == nil && prefix != "" && (strings.HasPrefix(v.ID().String(), prefix) || k.Name == prefix) {
-				fits, e.IDs = append(fits, k), append(e.IDs, v.ID().String())
+		for _, fits := range []func(event.ManagerKey) bool{named, starts} {
+			found := slices.DeleteFunc(slices.Clone(keys), func(k event.ManagerKey) bool { return !fits(k) })
+			switch len(found) {
+			case 0:
+				continue
+			case 1:
+				return found[0], nil
 			}
+			e := &AmbiguousError{Prefix: prefix}
+			for _, k := range found {
+				e.IDs = append(e.IDs, idOf(k))
+			}
+			return event.ManagerKey{}, e
 		}
-		switch len(fits) {
-		case 0:
-			continue
-		case 1:
-			return fits[0], nil
-		}
-		return event.ManagerKey{}, e
 	}
 	return event.ManagerKey{}, &InvalidError{fmt.Sprintf("there is no manager %q", prefix)}
+}
+
+// idOf returns the id of a manager's key as people read it.
+func idOf(k event.ManagerKey) string {
+	v, err := seal.NewVerifyKey(k.Key)
+	if err != nil { // nobody signs such a set
+		return ""
+	}
+	return v.ID().String()
 }

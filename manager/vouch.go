@@ -55,7 +55,13 @@ func (m *Manager) vouchForRest(ctx context.Context, l *signerList, now bool) err
 	if len(v.gone) == 0 {
 		return nil
 	}
-	return m.vouch(ctx, v)
+	// It may not have learnt at once that it is no manager any more.
+	for range rounds {
+		if n, err := m.vouch(ctx, v); n == 0 || err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reachedNow returns where the scopes end.
@@ -72,16 +78,17 @@ func (m *Manager) reachedNow(ctx context.Context) ([]event.Reached, error) {
 	return all, nil
 }
 
-// vouch goes through all scopes.
-func (m *Manager) vouch(ctx context.Context, v voucher) error {
+// vouch goes through all scopes, and returns how many entries it has found.
+func (m *Manager) vouch(ctx context.Context, v voucher) (n int, err error) {
 	if err := m.mayWrite(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	for _, scope := range signedScopes {
 		keys, err := v.find(ctx, scope)
 		if err != nil {
-			return fmt.Errorf("reading what stands under %s: %w", scope, err)
+			return n, fmt.Errorf("reading what stands under %s: %w", scope, err)
 		}
+		n += len(keys)
 		var done atomic.Int64
 		err = each(ctx, keys, func(key string) error {
 			err := v.renew(ctx, key)
@@ -91,10 +98,10 @@ func (m *Manager) vouch(ctx context.Context, v voucher) error {
 			return err
 		})
 		if err != nil {
-			return err
+			return n, err
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // find returns the keys of a scope's entries that hold such a signature.
