@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -216,13 +217,18 @@ func TestJoiningWhereOneHoldsTheKeys(t *testing.T) {
 		if groups, err := m.Groups(t.Context()); err != nil || groups[0].Waiting != 1 {
 			t.Errorf("%+v %v", groups, err)
 		}
-		var keys []*seal.PrivateKey
+		var brought atomic.Bool
 		defer run(t, f.configured(t, func(c *Config) {
-			c.Keys = func(string) ([]*seal.PrivateKey, error) { return keys, nil }
+			c.Keys = func(string) ([]*seal.PrivateKey, error) {
+				if !brought.Load() {
+					return nil, nil
+				}
+				return []*seal.PrivateKey{f.group}, nil
+			}
 		}))()
 		time.Sleep(time.Hour)
 		g.wantKeys(t, m)
-		keys = []*seal.PrivateKey{f.group} // now they are brought there
+		brought.Store(true)
 		time.Sleep(tendEvery + time.Second)
 		g.wantKeys(t, m, f.group)
 	})
@@ -427,7 +433,7 @@ func TestSetBusInfo(t *testing.T) {
 	}
 	set := func(info *event.BusInfo, secret string) {
 		t.Helper()
-		if err := m.SetBusInfo(t.Context(), usersInfo, []byte(secret)); err != nil {
+		if err := m.SetBusInfo(t.Context(), info, []byte(secret)); err != nil {
 			t.Fatal(err)
 		}
 	}

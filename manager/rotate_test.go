@@ -101,7 +101,7 @@ func TestRotationKilledAtEveryStep(t *testing.T) {
 				f, m := newJoinable(t)
 				next := newKey(t)
 				keys := []*seal.PrivateKey{next, f.group}
-				list := makeMany(t, m, 5)
+				list := makeMany(t, m, 3)
 				g := f.joined(t, m, "lb1")
 				for range runners {
 					defer run(t, f.holder(t, keys...))()

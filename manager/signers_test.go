@@ -296,35 +296,28 @@ func TestARevocationIsCompleted(t *testing.T) {
 		inner := f.log
 		ctx, kill := context.WithCancel(t.Context())
 		defer kill()
-		f.log = &beforeAppend{Log: inner, key: event.ManagersKey, do: func() {
-			if killed {
-				return
-			}
+		renew := func() {
 			if _, err := mb.Renew(t.Context(), c.ID, event.ReasonRekey); err != nil {
 				t.Error(err)
 			}
-		}}
+		}
+		f.log = &beforeAppend{Log: inner, key: event.ManagersKey, do: renew}
+		if killed { // it writes after the states are signed anew, and before it is seen where the log ends
+			f.log = &beforeFollow{Log: inner, scope: event.MemberScope, do: renew}
+		}
 		revoking := f.configured(t, func(c *Config) {
-			c.Progress = func(id, what string) {
-				if killed && id == b.Signing.Public().ID().String() && what == "manager b is revoked" {
+			c.Progress = func(_, what string) {
+				if killed && what == "manager b is revoked" {
 					kill()
 				}
 			}
 		})
-		if killed { // it writes before it is seen where the log ends, and after its entries are signed anew
-			f.log = &beforeFollow{Log: inner, scope: event.MemberScope, do: func() {
-				if _, err := mb.Renew(t.Context(), c.ID, event.ReasonRekey); err != nil {
-					t.Error(err)
-				}
-			}}
-			revoking = f.configured(t, func(c *Config) { c.Progress = revoking.progress })
-		}
 		if err := revoking.RevokeSigner(ctx, "b"); killed != (err != nil) {
 			t.Fatal(err)
 		}
 		f.log = inner
 		if killed {
-			if _, err := m.Get(t.Context(), c.ID); !errors.Is(err, seal.ErrUnknownSigner) {
+			if _, err := f.manager(t, "").Get(t.Context(), c.ID); !errors.Is(err, seal.ErrUnknownSigner) {
 				t.Fatalf("there is nothing to complete: %v", err)
 			}
 			f.other(t, m, "another", "") // completes it first
