@@ -9,12 +9,12 @@ import (
 )
 
 // example starts examples/server and waits until it serves.
-func (s *sandbox) example(snapshot string) (*process, *client) {
+func (s *sandbox) example() (*process, *client) {
 	t := s.t
 	t.Helper()
 	for range 5 {
 		addr := freeAddr(t)
-		p := s.start(exampleServer, "--dir", s.data, "--snapshot", snapshot, "--listen", addr)
+		p := s.start(exampleServer, "--listen", addr)
 		c := s.client(t, addr, "localhost")
 		err := poll(func() error {
 			if p.ended() {
@@ -42,14 +42,13 @@ func (s *sandbox) example(snapshot string) (*process, *client) {
 func TestServedWithoutKeyturn(t *testing.T) {
 	t.Parallel()
 	s := newSandbox(t)
-	snapshot := t.TempDir()
 	in := s.serve("--dev-lifetime", "1h")
 	id := s.edgeID()
 	first, err := s.renew(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, c := s.example(snapshot)
+	server, c := s.example()
 	eventually(t, "the example server", func() error { return c.sees(first.Serial) })
 
 	began := time.Now()
@@ -59,7 +58,7 @@ func TestServedWithoutKeyturn(t *testing.T) {
 		t.Fatalf("without keyturn: %v", err)
 	}
 	server.stop(t, sigterm)
-	server, c = s.example(snapshot)
+	server, c = s.example()
 	if err := c.sees(first.Serial); err != nil {
 		t.Fatalf("restarted without keyturn: %v", err)
 	}
@@ -90,13 +89,13 @@ func TestServedWithoutKeyturn(t *testing.T) {
 	in.stop(t, sigterm)
 
 	// And nothing of the second one is lost either.
-	server, c = s.example(snapshot)
+	server, c = s.example()
 	if err := c.sees(second.Serial); err != nil {
 		t.Fatalf("restarted again without keyturn: %v", err)
 	}
 	// kill -9 has to be good enough, too.
 	server.kill(t)
-	server, c = s.example(snapshot)
+	server, c = s.example()
 	if err := c.sees(second.Serial); err != nil {
 		t.Fatalf("restarted after a kill: %v", err)
 	}

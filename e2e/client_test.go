@@ -23,12 +23,14 @@ import (
 type client struct {
 	config *tls.Config
 	addr   string
+	// dial connects, where the client is not on this machine.
+	dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // client returns a client that trusts the CA of the instance, and nothing else.
 func (s *sandbox) client(t *testing.T, addr, name string) *client {
 	t.Helper()
-	return &client{&tls.Config{RootCAs: s.roots(t), ServerName: name}, addr}
+	return &client{config: &tls.Config{RootCAs: s.roots(t), ServerName: name}, addr: addr}
 }
 
 // roots reads ca.pem.
@@ -53,7 +55,14 @@ func (c *client) with(version uint16, resume bool) *client {
 	if resume {
 		config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	}
-	return &client{config, c.addr}
+	return &client{config, c.addr, c.dial}
+}
+
+func (c *client) connect(ctx context.Context) (net.Conn, error) {
+	if c.dial != nil {
+		return c.dial(ctx, c.addr)
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", c.addr)
 }
 
 // handshake makes a handshake and one request on it. Without the request the
@@ -62,13 +71,15 @@ func (c *client) with(version uint16, resume bool) *client {
 func (c *client) handshake() (tls.ConnectionState, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	dialer := &tls.Dialer{Config: c.config}
-	plain, err := dialer.DialContext(ctx, "tcp", c.addr)
+	plain, err := c.connect(ctx)
 	if err != nil {
+		return tls.ConnectionState{}, fmt.Errorf("connecting: %w", err)
+	}
+	conn := tls.Client(plain, c.config)
+	defer conn.Close()
+	if err := conn.HandshakeContext(ctx); err != nil {
 		return tls.ConnectionState{}, fmt.Errorf("handshake: %w", err)
 	}
-	conn := plain.(*tls.Conn)
-	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		return tls.ConnectionState{}, err
@@ -111,11 +122,9 @@ func (c *client) transport(h2 bool) *http.Transport {
 	p.SetHTTP1(!h2)
 	p.SetHTTP2(h2)
 	return &http.Transport{
-		TLSClientConfig: c.config.Clone(),
-		Protocols:       p,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, c.addr)
-		},
+		TLSClientConfig:       c.config.Clone(),
+		Protocols:             p,
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
 		ResponseHeaderTimeout: patience,
 	}
 }

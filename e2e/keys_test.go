@@ -19,6 +19,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,9 +31,9 @@ import (
 // A secret is something that must stand nowhere, in all the ways in which it
 // could.
 type secret struct {
-	name     string
-	needles  map[string][]byte // by what they are
-	onlyFile string            // the file in which it has to stand, "" for none
+	name    string
+	needles map[string][]byte // by what they are
+	files   []string          // in which it has to stand; everywhere else it must not
 }
 
 // newSecret takes the secret bytes themselves.
@@ -204,9 +205,19 @@ func TestNoPlainKeys(t *testing.T) {
 	in.stop(t, sigterm)
 	s.checkModes(t)
 
-	// The keys that open the others stand in their own files and nowhere else.
+	// The keys that open the others stand in their own files and nowhere else; the
+	// group's also in the directories that have joined it.
 	own := make(map[string]int)
-	for _, file := range []string{groupFile, identityFile} {
+	joined := func(dir, name string) string { return filepath.Join(s.data, "joined", dir, name) }
+	files := map[string][]string{
+		groupFile:    {groupFile, joined("edge", "groups/default.key"), joined("example-server", "groups/default.key")},
+		identityFile: {identityFile},
+	}
+	for _, dir := range []string{"edge", "example-server"} {
+		host := joined(dir, replica.HostFile)
+		files[host] = []string{host}
+	}
+	for file, places := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -220,12 +231,12 @@ func TestNoPlainKeys(t *testing.T) {
 			if key, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
 				k = newSecret(k.name, key.(ed25519.PrivateKey).Seed())
 			}
-			k.onlyFile = file
+			k.files = places
 			secrets = append(secrets, k)
 			own[file]++
 		}
 	}
-	if own[groupFile] != 1 || own[identityFile] != 2 {
+	if len(own) != 4 || own[groupFile] != 1 || own[identityFile] != 2 {
 		t.Errorf("%v keys in the key files", own)
 	}
 
@@ -259,8 +270,8 @@ func TestNoPlainKeys(t *testing.T) {
 			how := k.find(text, folded)
 			switch {
 			case how == "":
-			case k.onlyFile == place:
-				foundIn[k.name] = true
+			case slices.Contains(k.files, place):
+				foundIn[k.name+place] = true
 			default:
 				t.Errorf("%s holds %s, %s", place, k.name, how)
 			}
@@ -268,8 +279,10 @@ func TestNoPlainKeys(t *testing.T) {
 	}
 	// A search that finds nothing may be one that cannot find anything.
 	for _, k := range secrets {
-		if k.onlyFile != "" && !foundIn[k.name] {
-			t.Errorf("the search does not find %s in its own file", k.name)
+		for _, file := range k.files {
+			if !foundIn[k.name+file] {
+				t.Errorf("the search does not find %s in %s, where it is", k.name, file)
+			}
 		}
 	}
 	if leaf < 2 {
@@ -339,8 +352,8 @@ func (s *sandbox) checkModes(t *testing.T) {
 		}
 		name, _ := filepath.Rel(s.data, path) // both are absolute
 		mode := info.Mode()
-		switch secret := name == "identity.pem" || strings.HasPrefix(name, "groups/") || strings.HasSuffix(name, ".creds") || strings.HasSuffix(name, ".nk"); {
-		case public[name]:
+		switch secret := slices.ContainsFunc([]string{".pem", ".key", ".creds", ".nk"}, func(end string) bool { return strings.HasSuffix(name, end) }); {
+		case public[filepath.Base(name)]:
 			if mode.Perm()&0o022 != 0 {
 				t.Errorf("%s: mode %v: others can write it", name, mode)
 			}

@@ -53,7 +53,8 @@ keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
 
 NONE < doctor                                    # it knows crypto/tls alone
-NONE < internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, packaging, docs
+NONE < internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
+internal/testnet < docs                          # the guide's hosts
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...
 
 manager !< replica
