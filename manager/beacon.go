@@ -28,10 +28,13 @@ func (t *tally) take(id string, v event.Version, at bus.Position) {
 	}
 }
 
-// putBeacon signs a group's beacon and puts it on the board. It returns when it
-// was signed.
+// putBeacon signs a group's beacon and puts it on the board, if replicas would
+// believe it. It returns when it was signed.
 func (m *Manager) putBeacon(ctx context.Context, group string, t tally) (time.Time, error) {
 	now := time.Now()
+	if err := m.mayWrite(ctx); err != nil {
+		return now, err
+	}
 	data, err := event.Sign(m.identity.Signing, m.tenant, now, &event.Beacon{
 		Group: group, Position: t.at.String(), Count: uint64(len(t.versions)), Digest: event.NewDigest(t.versions), Every: m.every,
 	})

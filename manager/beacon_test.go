@@ -197,6 +197,51 @@ func TestNoBeaconBeforeEverythingWasRead(t *testing.T) {
 	})
 }
 
+// TestARevokedManagerSignsNoBeacons: nobody would believe them.
+func TestARevokedManagerSignsNoBeacons(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, m := newReportingFleet(t)
+		other, err := seal.NewIdentity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.AddSigner(t.Context(), "other", other.Signing.Public(), ""); err != nil {
+			t.Fatal(err)
+		}
+		runner, err := New(Config{Log: f.log, Identity: other, Managers: []*seal.VerifyKey{f.identity.Signing.Public()}, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := run(t, runner)
+		defer stop()
+		newest := func() *event.Event {
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			for u, err := range f.log.(bus.Boarder).Board().Follow(t.Context(), event.BeaconScope, bus.Position{}) {
+				if err != nil || u.CaughtUp {
+					break
+				}
+				e, err := event.Trusted(DefaultTenant, u.Data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return e
+			}
+			t.Fatal("no beacon")
+			return nil
+		}
+		if e := newest(); e.Signer != other.Signing.Public().ID() {
+			t.Fatal(e.Signer)
+		}
+		if err := m.RevokeSigner(t.Context(), "other"); err != nil {
+			t.Fatal(err)
+		}
+		if last, e := newest(), newest(); !e.Time.Equal(last.Time) {
+			t.Error("a revoked manager goes on signing")
+		}
+	})
+}
+
 // TestABoardThatFails holds nothing up, and gets beacons when it is back.
 func TestABoardThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

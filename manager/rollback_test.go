@@ -210,7 +210,8 @@ func TestAPassAnswersProofs(t *testing.T) {
 // TestAManagerRemembers what the log had, without any replica.
 func TestAManagerRemembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bus, _, m := newRewindableFleet(t)
+		bus, f, m := newRewindableFleet(t)
+		f.join(t, m, "kept").report()
 		c, gone, later := make1(t, m, "a.example"), make1(t, m, "b.example"), make1(t, m, "c.example")
 		bus.keep(t)
 		stop := run(t, m)
@@ -220,6 +221,7 @@ func TestAManagerRemembers(t *testing.T) {
 			t.Fatal(err)
 		}
 		late := make1(t, m, "d.example")
+		f.join(t, m, "too-late").report()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		bus.rewind(t, later.ID)
@@ -240,6 +242,9 @@ func TestAManagerRemembers(t *testing.T) {
 		}
 		if l := m.Live(Query{}); len(l.Certificates) != 1 || l.Certificates[0].ID != c.ID {
 			t.Errorf("%+v", l.Certificates)
+		}
+		if l := m.Live(Query{}); len(l.Members) != 1 || l.Members[0].Name != "kept" || l.Members[0].Reported.IsZero() {
+			t.Errorf("%+v", l.Members)
 		}
 		make1(t, m, "e.example")
 	})

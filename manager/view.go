@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ type view struct {
 	groups  map[string]*event.Group // guarded by mu; by name
 	hosts   map[string]*host        // guarded by mu; by key, revoked ones too
 	beacons map[string]beacon       // guarded by mu; by group
+	anew    map[string]bool         // guarded by mu; keys of members seen since the log was replaced; nil if all are
 	caught  map[string]bool         // guarded by mu; scopes whose caught-up mark came
 	bad     []error                 // guarded by mu; bounded
 }
@@ -61,7 +63,7 @@ func newView(m *Manager) *view {
 // groups', or one's.
 func (v *view) members(ctx context.Context, group ...string) []source {
 	within := func(scope string) string { return strings.Join(append([]string{scope}, group...), "/") }
-	list := []source{{from: v.m.log, scope: within(event.MemberScope), take: with(ctx, v.takeMember)}}
+	list := []source{{from: v.m.log, scope: within(event.MemberScope), take: with(ctx, v.takeMember), lost: v.lostMembers}}
 	if v.m.board != nil {
 		list = append(list, source{from: v.m.board, scope: within(event.ReceiptScope), take: with(ctx, v.takeReceipt)})
 	}
@@ -167,6 +169,7 @@ func (v *view) takeGroup(ctx context.Context, u bus.Update) {
 
 func (v *view) takeMember(ctx context.Context, u bus.Update) {
 	if u.CaughtUp {
+		v.forgetMembers()
 		v.mark(event.MemberScope)
 		return
 	}
@@ -197,10 +200,31 @@ func (v *view) member(ctx context.Context, entry bus.Entry) error {
 		v.hosts[entry.Key] = h
 	}
 	h.Member, h.key = member, key
+	if v.anew != nil {
+		v.anew[entry.Key] = true
+	}
 	if !member.Revoked.IsZero() {
 		h.pages = nil
 	}
 	return nil
+}
+
+// lostMembers is called when the members are about to be read anew, because the
+// log was replaced or went back.
+func (v *view) lostMembers() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.anew = make(map[string]bool)
+}
+
+// forgetMembers lets go of the members that such a log has no more.
+func (v *view) forgetMembers() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.anew != nil {
+		maps.DeleteFunc(v.hosts, func(key string, _ *host) bool { return !v.anew[key] })
+	}
+	v.anew = nil
 }
 
 // live reports whether a host's receipts count.
