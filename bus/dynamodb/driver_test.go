@@ -22,7 +22,7 @@ func TestDriver(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, bus.URLFile), []byte(url+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := bus.OpenDir(dir, bus.Options{Tenant: "acme", Name: "host-1"})
+	c, err := bus.OpenDir(dir, bus.Options{Tenant: "acme", Name: "host-1", Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestDriver(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	t.Setenv("AWS_MAX_ATTEMPTS", "1")
-	l, err := dynamodb.Connect(dynamodb.Options{URL: "dynamodb://table?region=us-east-1&endpoint=http://127.0.0.1:1"})
+	l, err := dynamodb.Connect(dynamodb.Options{URL: "dynamodb://table?region=us-east-1&endpoint=http://127.0.0.1:1", Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func table(t *testing.T, s *dynamolocal.Server) string {
 // open returns a client of a tenant's log, which it makes.
 func open(t *testing.T, url, tenant string) *dynamodb.Log {
 	t.Helper()
-	l, err := dynamodb.Connect(dynamodb.Options{URL: url, Tenant: tenant})
+	l, err := dynamodb.Connect(dynamodb.Options{URL: url, Tenant: tenant, Logger: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,9 @@ func TestSpoiltRequests(t *testing.T) {
 			if a2.Seq != a.Seq+1 {
 				t.Errorf("the second entry is at %v, the first at %v: one was written twice", a2, a)
 			}
+			if again := write(t, l, "state/a", a2, "a2"); again != a2 {
+				t.Errorf("what is there already was written again, at %v", again)
+			}
 			p.spoils(once(what))
 			if e, err := l.Get(t.Context(), "state/a"); err != nil || e.Position != a2 {
 				t.Errorf("Get: %v, %v", e.Position, err)
@@ -107,6 +110,70 @@ func TestThrottledForGood(t *testing.T) {
 	cancel()
 	if _, err := l.Append(ctx, "state/a", a, []byte("a2")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Append that was given up: %v", err)
+	}
+}
+
+// TestCanceledTransactions cancels transactions for reasons that have nothing to
+// do with the append: it is tried again.
+func TestCanceledTransactions(t *testing.T) {
+	for name, what := range map[string]fault{"conflicting": conflicting, "starved": starved} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProxy(t, dynamolocal.Shared(t))
+			l := open(t, p.url(table(t, dynamolocal.Shared(t))), "")
+			tries := 0
+			p.spoils(func(r request) fault {
+				if r.operation != "TransactWriteItems" {
+					return none
+				}
+				if tries++; tries <= 4 {
+					return what
+				}
+				return none
+			})
+			if p := write(t, l, "state/a", bus.Position{}, "a1"); p.Seq != 1 {
+				t.Errorf("written at %v", p)
+			}
+			if tries != 5 {
+				t.Errorf("%d tries", tries)
+			}
+			if err := l.Check(); err != nil {
+				t.Errorf("Check: %v", err)
+			}
+		})
+	}
+}
+
+// TestStaleHead answers a follower from a copy of the table that is behind: it
+// is no log that went back.
+func TestStaleHead(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, dynamolocal.Shared(t))
+	url := table(t, dynamolocal.Shared(t))
+	l, writer := open(t, p.url(url), ""), open(t, url, "")
+	a := write(t, writer, "state/a", bus.Position{}, "a1")
+	late := 0
+	p.spoils(func(r request) fault {
+		if r.operation != "Query" || r.body["ConsistentRead"] != false {
+			return none
+		}
+		if late++; late == 3 {
+			if _, err := writer.Append(t.Context(), "state/b", bus.Position{}, []byte("b1")); err != nil {
+				t.Error(err)
+			}
+		}
+		return stale
+	})
+	for u, err := range l.Follow(t.Context(), "state", a) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.Key == "state/b" {
+			break
+		}
+	}
+	if late < 3 {
+		t.Errorf("%d questions were answered late", late)
 	}
 }
 

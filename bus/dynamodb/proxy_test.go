@@ -38,11 +38,14 @@ type request struct {
 type fault int
 
 const (
-	none      fault = iota
-	throttled       // refused: too many
-	broken          // refused: 500
-	unsent          // the connection breaks before the emulator has it
-	lost            // the connection breaks before its answer is there
+	none        fault = iota
+	throttled         // refused: too many
+	broken            // refused: 500
+	unsent            // the connection breaks before the emulator has it
+	lost              // the connection breaks before its answer is there
+	stale             // answered with no items, as by a copy that is behind
+	conflicting       // cancelled: another transaction is at it
+	starved           // cancelled: too many
 )
 
 func newProxy(t *testing.T, s *dynamolocal.Server) *proxy {
@@ -89,10 +92,19 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Unlock()
 	switch what {
 	case throttled:
-		answer(w, http.StatusBadRequest, "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException")
+		answer(w, http.StatusBadRequest, "ProvisionedThroughputExceededException", nil)
 		return
 	case broken:
-		answer(w, http.StatusInternalServerError, "com.amazonaws.dynamodb.v20120810#InternalServerError")
+		answer(w, http.StatusInternalServerError, "InternalServerError", nil)
+		return
+	case conflicting:
+		answer(w, http.StatusBadRequest, "TransactionCanceledException", reasons("None", "TransactionConflict"))
+		return
+	case starved:
+		answer(w, http.StatusBadRequest, "TransactionCanceledException", reasons("None", "ThrottlingError"))
+		return
+	case stale:
+		answer(w, http.StatusOK, "", map[string]any{"Items": []any{}, "Count": 0})
 		return
 	case unsent:
 		panic(http.ErrAbortHandler)
@@ -154,8 +166,23 @@ func units(body []byte) float64 {
 	return 0
 }
 
-func answer(w http.ResponseWriter, status int, kind string) {
+// answer sends a body, or an error of a kind with more about it.
+func answer(w http.ResponseWriter, status int, kind string, body map[string]any) {
+	if kind != "" {
+		if body == nil {
+			body = make(map[string]any)
+		}
+		body["__type"], body["message"] = "com.amazonaws.dynamodb.v20120810#"+kind, "spoilt"
+	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"__type": kind, "message": "spoilt"}) // the client may have gone
+	_ = json.NewEncoder(w).Encode(body) // the client may have gone
+}
+
+func reasons(codes ...string) map[string]any {
+	list := make([]any, len(codes))
+	for i, code := range codes {
+		list[i] = map[string]any{"Code": code}
+	}
+	return map[string]any{"CancellationReasons": list}
 }

@@ -206,6 +206,39 @@ func TestClientFromBefore(t *testing.T) {
 	}
 }
 
+// TestLogThatWentBack takes the newest entry out of the table: a follower that
+// had it is told, live or when it comes back.
+func TestLogThatWentBack(t *testing.T) {
+	url := table(t, dynamolocal.Shared(t))
+	l := open(t, url, "")
+	write(t, l, "group/web/a", bus.Position{}, "a1")
+	b := write(t, l, "group/web/b", bus.Position{}, "b1")
+	client, name := admin(t, url)
+	taken := false
+	for _, err := range l.Follow(t.Context(), "group/web", b) {
+		if err != nil {
+			if !taken || !errors.Is(err, bus.ErrPosition) {
+				t.Errorf("following live: %v", err)
+			}
+			break
+		}
+		taken = true
+		for pk, sk := range map[string]string{"default/group": "@00000000000000000002", "default/group/web": "@00000000000000000002"} {
+			if _, err := client.DeleteItem(t.Context(), &api.DeleteItemInput{TableName: name, Key: map[string]types.AttributeValue{
+				"pk": &types.AttributeValueMemberS{Value: pk}, "sk": &types.AttributeValueMemberS{Value: sk},
+			}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, err := range l.Follow(t.Context(), "group/web", b) {
+		if !errors.Is(err, bus.ErrPosition) {
+			t.Errorf("following from what is gone: %v", err)
+		}
+		break
+	}
+}
+
 // TestRowBeforeItsEntry shows a follower a transaction of which one item is
 // applied and another is not yet.
 func TestRowBeforeItsEntry(t *testing.T) {
