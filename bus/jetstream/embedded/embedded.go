@@ -5,8 +5,8 @@
 //
 // Every entry is fsynced before it is acknowledged. Every client is
 // authenticated: the server trusts one operator key, made at the first start,
-// which signs one account, whose signing key signs the clients' credentials; the
-// keys lie 0600 in the server's directory. There is one listener: no monitoring
+// which signs accounts, whose signing keys sign the clients' credentials; the keys
+// lie 0600 in the server's directory. There is one listener: no monitoring
 // port, no cluster, leaf node, WebSocket or MQTT port.
 //
 // On a loopback address connections are not encrypted. On any other they are, by
@@ -29,9 +29,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/keyturn/keyturn/bus"
-	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/internal/durable"
 )
 
@@ -58,6 +58,9 @@ type Config struct {
 	// [::], all addresses of this machine, and its name. It has to be empty on a
 	// loopback address.
 	Advertise []string
+	// Tenants have accounts of their own, and so cannot reach each other, whatever
+	// credentials their managers make. All others share one.
+	Tenants []string
 	// Logger gets the server's messages; nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -66,22 +69,20 @@ type Config struct {
 type Server struct {
 	server    *server.Server
 	keys      keys
-	secret    []byte
+	accounts  map[string]*account // by tenant; that of "" is the others'
+	inside    []*nats.Conn        // one to each account
+	logger    *slog.Logger
 	address   address
 	advertise []string
 	cert      *certificate // nil without TLS
 
 	stop context.CancelFunc // ends what runs beside the server
 	runs sync.WaitGroup
-
-	revokedFile string
-	mu          sync.Mutex
-	revoked     []string // guarded by mu; sorted
 }
 
 // Start starts the server and returns when it takes connections.
 func Start(c Config) (_ *Server, err error) {
-	s := &Server{stop: func() {}, advertise: slices.Clone(c.Advertise), revokedFile: filepath.Join(c.Dir, revokedFile)}
+	s := &Server{stop: func() {}, advertise: slices.Clone(c.Advertise), logger: cmp.Or(c.Logger, slog.Default())}
 	if s.address, err = parseAddress(c.Listen); err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func Start(c Config) (_ *Server, err error) {
 		AuthTimeout:            2 * helloTimeout, // counted from before the handshake
 		TLSTimeout:             helloTimeout,
 	}
-	if err := s.trust(c.Dir, opts); err != nil {
+	if err := s.trust(c, opts); err != nil {
 		return nil, fmt.Errorf("embedded bus: %w", err)
 	}
 	if err := s.secure(c, opts); err != nil {
@@ -129,26 +130,39 @@ func Start(c Config) (_ *Server, err error) {
 		s.Shutdown()
 		return nil, fmt.Errorf("embedded bus: JetStream did not start: %s", log.lastFatal())
 	}
+	if err := s.hearRevocations(); err != nil {
+		s.Shutdown()
+		return nil, err
+	}
 	s.keepCertificate()
 	return s, nil
 }
 
 // trust loads the keys and makes them what the server trusts.
-func (s *Server) trust(dir string, opts *server.Options) (err error) {
-	if s.keys, err = loadKeys(dir); err != nil {
+func (s *Server) trust(c Config, opts *server.Options) (err error) {
+	if s.keys, err = loadKeys(c.Dir); err != nil {
 		return err
 	}
-	if s.revoked, err = readRevoked(s.revokedFile); err != nil {
+	if s.accounts, err = loadAccounts(c.Dir, c.Tenants); err != nil {
 		return err
 	}
-	account, err := s.keys.account.PublicKey()
-	if err != nil {
+	if err := s.keys.trust(opts); err != nil {
 		return err
 	}
-	if s.secret, err = jetstream.MintSecret(s.keys.signing, account); err != nil {
-		return err
+	for _, a := range s.accounts {
+		if err := a.trust(s.keys, opts.AccountResolver); err != nil {
+			return err
+		}
 	}
-	return s.keys.trust(opts, s.revoked)
+	return nil
+}
+
+// account is the one that a tenant is in.
+func (s *Server) account(tenant string) *account {
+	if a := s.accounts[tenant]; a != nil {
+		return a
+	}
+	return s.accounts[""]
 }
 
 // secure gives the server a certificate where others can reach it.
@@ -225,14 +239,17 @@ func (s *Server) Roots() [][]byte {
 	return [][]byte{s.cert.authority.root()}
 }
 
-// Secret is what jetstream.NewMint makes the credentials of this server's users
-// of. It holds the seed of the account's signing key, and no other.
-func (s *Server) Secret() []byte { return slices.Clone(s.secret) }
+// Secret is what jetstream.NewMint makes the credentials of a tenant's users of.
+// It holds the seed of his account's signing key, and no other.
+func (s *Server) Secret(tenant string) []byte { return slices.Clone(s.account(tenant).secret) }
 
 // Shutdown ends the server and returns when its files are closed.
 func (s *Server) Shutdown() {
 	s.stop()
 	s.runs.Wait()
+	for _, nc := range s.inside {
+		nc.Close()
+	}
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
 }

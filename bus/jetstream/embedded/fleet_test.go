@@ -41,7 +41,7 @@ func startFleet(t *testing.T) *fleet {
 			t.Fatal(err)
 		}
 	}
-	mint, err := jetstream.NewMint(e.server.Secret())
+	mint, err := jetstream.NewMint(e.server.Secret("default"))
 	if err != nil {
 		t.Fatal(err)
 	}

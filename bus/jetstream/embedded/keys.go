@@ -15,26 +15,15 @@ import (
 	"github.com/keyturn/keyturn/internal/durable"
 )
 
-// keys are what the server's trust hangs on. The operator's signs the accounts,
-// the account's names the signing key, which alone signs users: it can be
-// replaced, and known to managers elsewhere, without the account being another.
-type keys struct{ operator, account, signing, system nkeys.KeyPair }
+// keys are what the server's trust hangs on: the operator's sign the accounts.
+type keys struct{ operator, system nkeys.KeyPair }
 
 func loadKeys(dir string) (k keys, err error) {
-	for name, to := range map[string]struct {
-		key  *nkeys.KeyPair
-		make func() (nkeys.KeyPair, error)
-	}{
-		"operator.nk": {&k.operator, nkeys.CreateOperator},
-		"account.nk":  {&k.account, nkeys.CreateAccount},
-		"signing.nk":  {&k.signing, nkeys.CreateAccount},
-		"system.nk":   {&k.system, nkeys.CreateAccount},
-	} {
-		if *to.key, err = loadKey(filepath.Join(dir, name), to.make); err != nil {
-			return k, err
-		}
+	if k.operator, err = loadKey(filepath.Join(dir, "operator.nk"), nkeys.CreateOperator); err != nil {
+		return k, err
 	}
-	return k, nil
+	k.system, err = loadKey(filepath.Join(dir, "system.nk"), nkeys.CreateAccount)
+	return k, err
 }
 
 func loadKey(path string, create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, error) {
@@ -60,8 +49,8 @@ func loadKey(path string, create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, 
 	return key, nil
 }
 
-// trust makes the server trust the operator and know its two accounts.
-func (k keys) trust(o *server.Options, revoked []string) error {
+// trust makes the server trust the operator, and know the system's account.
+func (k keys) trust(o *server.Options) error {
 	operatorPub, err := k.operator.PublicKey()
 	if err != nil {
 		return err
@@ -78,44 +67,11 @@ func (k keys) trust(o *server.Options, revoked []string) error {
 	o.AccountResolver = &server.MemAccResolver{}
 	system := jwt.NewAccountClaims(systemPub)
 	system.Name = "SYS"
-	if _, err := k.store(o.AccountResolver, system); err != nil {
-		return err
-	}
-	account, err := k.claims(revoked)
-	if err != nil {
-		return err
-	}
-	_, err = k.store(o.AccountResolver, account)
+	_, err = k.store(o.AccountResolver, system)
 	return err
 }
 
-// claims are those of the account, in which these users are revoked.
-func (k keys) claims(revoked []string) (*jwt.AccountClaims, error) {
-	public, err := k.account.PublicKey()
-	if err != nil {
-		return nil, err
-	}
-	signing, err := k.signing.PublicKey()
-	if err != nil {
-		return nil, err
-	}
-	c := jwt.NewAccountClaims(public)
-	c.Name = "KEYTURN"
-	c.SigningKeys.Add(signing)
-	c.Limits.JetStreamLimits = jwt.JetStreamLimits{
-		MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit,
-		MaxAckPending: jwt.NoLimit,
-	}
-	for _, user := range revoked {
-		if !nkeys.IsValidPublicUserKey(user) {
-			return nil, fmt.Errorf("%q is not the public key of a NATS user", user)
-		}
-		c.Revoke(user)
-	}
-	return c, nil
-}
-
-// store makes the resolver answer with the account's claims. It returns them as
+// store makes the resolver answer with an account's claims. It returns them as
 // the server reads them.
 func (k keys) store(to server.AccountResolver, c *jwt.AccountClaims) (*jwt.AccountClaims, error) {
 	token, err := c.Encode(k.operator)

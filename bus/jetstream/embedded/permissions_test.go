@@ -107,6 +107,8 @@ purge the account                                       - - - - - -
 ask who is connected                                    - - - - - -
 ask the server about itself                             - - - - - -
 
+have users revoked                                      + - - - - -
+
 listen to the own inbox                                 + + + + + +
 listen to the own inbox in a group                      + + + + + +
 listen to the inbox of web1                             - - + - - -
@@ -224,6 +226,8 @@ func operations(red map[string]string) map[string]func(*wire) string {
 	ask("purge the account", "$JS.API.ACCOUNT.PURGE.x", "")
 	ask("ask who is connected", "$SYS.REQ.ACCOUNT.PING.CONNZ", "")
 	ask("ask the server about itself", "$SYS.REQ.SERVER.PING", "")
+
+	say("have users revoked", "ktrevoke.red")
 
 	ops["listen to the own inbox"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "") }
 	ops["listen to the own inbox in a group"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "group") }

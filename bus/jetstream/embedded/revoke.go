@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/internal/durable"
 )
 
@@ -29,34 +31,40 @@ func readRevoked(path string) ([]string, error) {
 	return strings.Fields(string(text)), nil
 }
 
-// Revoke takes from these users (public keys) what they were granted, for good.
-// Their connections end at once, and when it returns nil none of them gets in
-// again, after a restart either. Those who were revoked before stay so, whether
-// they are named or not.
-func (s *Server) Revoke(users []string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := slices.Concat(s.revoked, users)
-	slices.Sort(all)
-	all = slices.Compact(all)
-	if len(all) == len(s.revoked) {
-		return nil
-	}
-	claims, err := s.keys.claims(all)
-	if err != nil {
+// Revoke takes from these users (public keys) of a tenant's account what they
+// were granted, for good. Their connections end at once, and when it returns nil
+// none of them gets in again, after a restart either. Those who were revoked
+// before stay so, whether they are named or not.
+func (s *Server) Revoke(tenant string, users []string) error {
+	if err := s.account(tenant).revoke(s.keys, s.server, users); err != nil {
 		return fmt.Errorf("embedded bus: revoking users: %w", err)
 	}
-	if err := durable.WriteFile(s.revokedFile, []byte(strings.Join(all, "\n")+"\n"), durable.PrivateFile); err != nil {
-		return fmt.Errorf("embedded bus: revoking users: %w", err)
+	return nil
+}
+
+// hearRevocations takes what managers ask for by jetstream's Revoke, each in the
+// account that he is in.
+func (s *Server) hearRevocations() error {
+	for tenant, a := range s.accounts {
+		nc, err := s.connect(a)
+		if err != nil {
+			return err
+		}
+		s.inside = append(s.inside, nc)
+		_, err = nc.Subscribe(jetstream.RevokeSubject("*"), func(m *nats.Msg) {
+			answer := []byte(jetstream.RevokeDone)
+			if err := s.Revoke(tenant, strings.Fields(string(m.Data))); err != nil {
+				s.logger.Error("a manager asked for a revocation that failed", "error", err)
+				answer = []byte("the server failed at it; its log says why")
+			}
+			_ = m.Respond(answer) // who asked asks again
+		})
+		if err != nil {
+			return fmt.Errorf("embedded bus: %w", err)
+		}
+		if err := nc.Flush(); err != nil {
+			return fmt.Errorf("embedded bus: %w", err)
+		}
 	}
-	if claims, err = s.keys.store(s.server.AccountResolver(), claims); err != nil {
-		return fmt.Errorf("embedded bus: revoking users: %w", err)
-	}
-	account, err := s.server.LookupAccount(claims.Subject)
-	if err != nil {
-		return fmt.Errorf("embedded bus: revoking users: %w", err)
-	}
-	s.server.UpdateAccountClaims(account, claims)
-	s.revoked = all
 	return nil
 }

@@ -163,7 +163,7 @@ func TestTheRevokedAreCutOff(t *testing.T) {
 		if !u.CaughtUp {
 			continue
 		}
-		if err := f.server.Revoke([]string{f.users["replica"]}); err != nil {
+		if err := f.server.Revoke("default", []string{f.users["replica"]}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := manager.Append(t.Context(), "group/web/a", bus.Position{}, []byte("secret")); err != nil {
@@ -189,11 +189,11 @@ func TestTheRevokedAreCutOff(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	if err := f.server.Revoke([]string{"SUAM"}); err == nil {
+	if err := f.server.Revoke("default", []string{"SUAM"}); err == nil {
 		t.Error("revoked what is no user")
 	}
 	// Those who were revoked stay so when others are.
-	if err := f.server.Revoke([]string{f.users["other"]}); err != nil {
+	if err := f.server.Revoke("default", []string{f.users["other"]}); err != nil {
 		t.Fatal(err)
 	}
 	fresh := f.connect(t, bus.Options{Creds: "replica.creds", Tenant: "red"})

@@ -47,13 +47,13 @@ func TestWhoGetsIn(t *testing.T) {
 		"a foreign account": {token("foreign", func(user string) (string, error) { return foreignMint.Manager("red", "host", user) }), false},
 		"a foreign key for the account": {token("forger", func(user string) (string, error) {
 			claims := jwt.NewUserClaims(user)
-			account := strings.Fields(string(f.server.Secret()))[1]
+			account := strings.Fields(string(f.server.Secret("default")))[1]
 			claims.IssuerAccount = account
 			return claims.Encode(foreign)
 		}), false},
 		"a revoked replica": {func() (string, []byte) {
 			text, seed := f.grant(t, "revoked", f.replica("web", web1))
-			if err := f.server.Revoke([]string{f.users["revoked"]}); err != nil {
+			if err := f.server.Revoke("default", []string{f.users["revoked"]}); err != nil {
 				t.Fatal(err)
 			}
 			return text, seed
