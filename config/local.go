@@ -22,6 +22,7 @@ type Local struct {
 	Tenant    string // namespace on the bus
 	Bus       string // URL of a bus elsewhere; without it, the embedded one is run
 	NATS      string // listen address of the embedded bus, HOST:PORT; port 0 picks a free one
+	Tenants   string // tenants with accounts of their own on the embedded bus, with commas
 	Advertise string // names and addresses by which other hosts reach the embedded bus, with commas
 	HTTP      string // listen address of metrics and health, HOST:PORT
 	CheckIn   CheckIn
@@ -53,6 +54,7 @@ var settings = []setting{
 	{"tenant", func(l *Local) *string { return &l.Tenant }, name},
 	{"bus", func(l *Local) *string { return &l.Bus }, busURL},
 	{"nats", func(l *Local) *string { return &l.NATS }, listenAddress},
+	{"tenants", func(l *Local) *string { return &l.Tenants }, names},
 	{"advertise", func(l *Local) *string { return &l.Advertise }, hosts},
 	{"http", func(l *Local) *string { return &l.HTTP }, listenAddress},
 	{"check_in", func(l *Local) *string { return &l.CheckIn.URL }, checkInURL},
@@ -114,6 +116,15 @@ func oneOf(values ...string) func(string) error {
 func name(v string) error {
 	if !nameForm.MatchString(v) {
 		return fmt.Errorf("%.80q is not a name: 1 to 63 of a-z 0-9 -", v)
+	}
+	return nil
+}
+
+func names(v string) error {
+	for n := range strings.SplitSeq(v, ",") {
+		if err := name(n); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestParseLocal(t *testing.T) {
 
 func TestParseLocalRefuses(t *testing.T) {
 	for in, want := range map[string]string{
-		"dat: x":                    "line 1: dat: unknown key; known here are data, tenant, bus, nats, advertise, http, check_in, check_in_ttl, log_format, log_level",
+		"dat: x":                    "line 1: dat: unknown key; known here are data, tenant, bus, nats, tenants, advertise, http, check_in, check_in_ttl, log_format, log_level",
 		"\ndata: x\ndata: y":        "line 3: data: the key is here twice; the first is on line 2",
 		"data:":                     "line 1: data: the key has no value",
 		"data: ''":                  "line 1: data: it is empty",
@@ -55,6 +55,7 @@ func TestParseLocalRefuses(t *testing.T) {
 		"tenant: Red":               `line 1: tenant: "Red" is not a name`,
 		"bus: example.com:4222":     "line 1: bus: it is not a URL of a bus",
 		"bus: http://u:secret@h":    "it is not a URL of a bus: nats://HOST:PORT",
+		"tenants: red,Blue":         `line 1: tenants: "Blue" is not a name`,
 		"advertise: a,,b":           `"a,,b" is not a list of host names`,
 		"advertise: a:4222":         "is not a list of host names",
 		"check_in: http://x.test/":  "it has to start with https://",

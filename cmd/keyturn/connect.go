@@ -188,6 +188,13 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 		return nil, nil, err
 	}
 	c.Log, c.Progress, c.Logger, c.Mint = conn, p.say, quiet, mint
+	if r, ok := conn.(revoker); ok {
+		c.Revoked = func(users []string) {
+			if err := r.Revoke(ctx, users); err != nil {
+				fmt.Fprintf(cmd.ErrOrStderr(), "note: who is revoked may still reach the bus, until a manager that runs on it sees to that: %v\n", err)
+			}
+		}
+	}
 	m, err := manager.New(c)
 	if err != nil {
 		end()

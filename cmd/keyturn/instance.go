@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -184,7 +185,7 @@ func (in *instance) startBus(ctx context.Context) error {
 			return fmt.Errorf("telling others where the bus is: %w", err)
 		}
 	case !in.dir.Remote():
-		if err := in.startEmbedded(); err != nil {
+		if err := in.startEmbedded(ctx); err != nil {
 			return err
 		}
 	}
@@ -236,10 +237,16 @@ func (in *instance) openLog(ctx context.Context) error {
 	return in.dir.SetLogID(id)
 }
 
-func (in *instance) startEmbedded() error {
+func (in *instance) startEmbedded(ctx context.Context) error {
 	c := embedded.Config{Dir: in.dir.File("bus"), Listen: in.config.NATS, Logger: in.logger}
 	if in.config.Advertise != "" {
 		c.Advertise = strings.Split(in.config.Advertise, ",")
+	}
+	if in.config.Tenants != "" {
+		c.Tenants = strings.Split(in.config.Tenants, ",")
+	}
+	if slices.Contains(c.Tenants, in.config.Tenant) {
+		return usagef("--tenants has %q, which is this manager's own tenant", in.config.Tenant)
 	}
 	server, err := embedded.Start(c)
 	if errors.Is(err, embedded.ErrAddressInUse) {
@@ -259,17 +266,47 @@ func (in *instance) startEmbedded() error {
 	if err := in.dir.SetURL(server.URL()); err != nil {
 		return fmt.Errorf("telling others where the bus is: %w", err)
 	}
+	for _, t := range c.Tenants {
+		if err := in.addTenant(ctx, t); err != nil {
+			return fmt.Errorf("adding tenant %s: %w", t, err)
+		}
+	}
 	return nil
+}
+
+// addTenant makes the log of another tenant, and the directory with which its
+// first manager starts.
+func (in *instance) addTenant(ctx context.Context, tenant string) error {
+	if _, err := in.embedded.Create(ctx, tenant, ""); err != nil {
+		return err
+	}
+	creds, err := in.embedded.ManagerCreds(tenant)
+	if err != nil {
+		return err
+	}
+	return in.dir.MakeTenant(datadir.Tenancy{
+		Tenant: tenant, URL: strings.Join(in.embedded.URLs(), ","), Roots: in.embedded.Roots(), Creds: creds, Secret: in.embedded.Secret(tenant),
+	})
 }
 
 // tellBus puts on the bus how other hosts reach it, and what makes credentials
 // for them.
 func (in *instance) tellBus(ctx context.Context) error {
-	info, secret := &event.BusInfo{URLs: []string{in.url}}, []byte(nil)
+	info := &event.BusInfo{URLs: strings.Split(in.url, ",")}
+	var secret []byte
+	var err error
 	if in.embedded != nil {
-		info.URLs, info.Roots, secret = in.embedded.URLs(), in.embedded.Roots(), in.embedded.Secret()
-	} else if in.dir.Added() != "" {
-		return nil // whoever runs the bus has said it
+		info.URLs, info.Roots, secret = in.embedded.URLs(), in.embedded.Roots(), in.embedded.Secret(in.config.Tenant)
+		return in.manager.SetBusInfo(ctx, info, secret)
+	}
+	if in.dir.Added() != "" {
+		return nil // another manager has said it
+	}
+	if info.Roots, err = in.dir.Roots(); err != nil {
+		return err
+	}
+	if secret, err = in.dir.BusSecret(); err != nil {
+		return err
 	}
 	return in.manager.SetBusInfo(ctx, info, secret)
 }
@@ -289,9 +326,7 @@ func (in *instance) makeManager(ctx context.Context) error {
 	if c.Instance, err = in.dir.Instance(); err != nil {
 		return err
 	}
-	if in.embedded != nil {
-		c.Revoked = in.revoked
-	}
+	c.Revoked = in.revoked
 	if in.manager, err = manager.New(c); err != nil {
 		return err
 	}
@@ -331,9 +366,23 @@ func (in *instance) name() string {
 	return cmp.Or(in.dir.Added(), host)
 }
 
+// A revoker is a bus that takes rights away when a manager asks for it.
+type revoker interface {
+	Revoke(ctx context.Context, users []string) error
+}
+
 // revoked ends the connections of those whose rights were taken away.
 func (in *instance) revoked(users []string) {
-	if err := in.embedded.Revoke(users); err != nil {
+	if len(users) == 0 {
+		return
+	}
+	var err error
+	if r, ok := in.log.(revoker); in.embedded != nil {
+		err = in.embedded.Revoke(in.config.Tenant, users)
+	} else if ok {
+		err = r.Revoke(context.Background(), users)
+	}
+	if err != nil {
 		in.logger.Error("revoked hosts may still reach the bus", "error", err)
 	}
 }

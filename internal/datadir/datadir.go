@@ -15,6 +15,8 @@
 //	bus/               the embedded bus: keys and JetStream files
 //	bus.url            where the bus is; the embedded one writes it at every start
 //	bus.ca             the CA certificates that it is known by
+//	bus.secret         what makes a tenant's credentials, in a directory from tenants/
+//	tenants/NAME/      the directory for the first manager of another tenant
 //	bus.id             the id of its log, so that a lost one is noticed
 //	manager.creds      how a manager logs in to it
 //	ca.pem             the root of the development CA

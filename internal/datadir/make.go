@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,69 @@ func Make(path string, c Contents) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// A Tenancy is what the first manager of a further tenant starts with.
+type Tenancy struct {
+	Tenant string
+	URL    string
+	Roots  [][]byte
+	Creds  []byte
+	// Secret makes the credentials of the tenant's users.
+	Secret []byte
+}
+
+// MakeTenant makes a data directory, tenants/NAME, for the first manager of a
+// tenant, once: it is to be moved to where that runs.
+func (d *Dir) MakeTenant(t Tenancy) error {
+	path, given := d.File(filepath.Join("tenants", t.Tenant)), d.File(filepath.Join("bus", "tenants", t.Tenant, "given"))
+	if _, err := os.Stat(given); err == nil {
+		return nil
+	}
+	if err := os.RemoveAll(path); err != nil { // what a crash left
+		return fmt.Errorf("making the directory of tenant %s: %w", t.Tenant, err)
+	}
+	if err := durable.MkdirAll(path); err != nil {
+		return fmt.Errorf("making the directory of tenant %s: %w", t.Tenant, err)
+	}
+	own := At(path)
+	errs := []error{own.SetURL(t.URL), own.SetTenant(t.Tenant)}
+	if len(t.Roots) > 0 {
+		errs = append(errs, own.SetRoots(PEM(t.Roots)))
+	}
+	for name, text := range map[string][]byte{"kind": []byte(Production + "\n"), bus.ManagerCreds: t.Creds, secretFile: t.Secret} {
+		errs = append(errs, durable.CreateFile(own.File(name), text, durable.PrivateFile))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return durable.WriteFile(given, nil, durable.PrivateFile)
+}
+
+// secretFile holds the secret that makes a tenant's credentials, until it is on
+// the bus.
+const secretFile = "bus.secret"
+
+// BusSecret returns the secret that makes credentials, nil in a directory that
+// was not made with one.
+func (d *Dir) BusSecret() ([]byte, error) {
+	secret, err := durable.ReadPrivate(d.File(secretFile), maxSmall)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return secret, err
+}
+
+// Roots returns the CA certificates (DER) that the bus is known by.
+func (d *Dir) Roots() (roots [][]byte, err error) {
+	text, err := durable.ReadTrusted(d.File(bus.RootsFile), 1<<20)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		roots = append(roots, block.Bytes)
+	}
+	return roots, err
 }
 
 // PEM encodes certificates.
