@@ -174,11 +174,11 @@ func OpenManagers(trusted []*seal.VerifyKey, serial uint64, tenant string, data 
 		return nil, fmt.Errorf("%w: not a list of managers", ErrMalformed)
 	}
 	var newest *ManagerSet
-	unknown := error(nil)
+	var failed error // why the last set does not count
 	for _, data := range m.Sets {
 		e, err := Open(trusted, tenant, managerSetKey, data)
 		if errors.Is(err, seal.ErrUnknownSigner) {
-			unknown = err // from before, or from another line
+			failed = err // from before, or from another line
 			continue
 		}
 		if err != nil {
@@ -189,15 +189,13 @@ func OpenManagers(trusted []*seal.VerifyKey, serial uint64, tenant string, data 
 			return nil, fmt.Errorf("%w: not a set of managers", ErrMalformed)
 		}
 		if s.Serial < serial || newest != nil && s.Serial <= newest.Serial {
+			failed = ErrOldManagers
 			continue
 		}
 		newest, trusted = s, s.Trusted()
 	}
 	if newest == nil {
-		if unknown != nil {
-			return nil, unknown
-		}
-		return nil, ErrOldManagers
+		return nil, failed // check has seen to it that there is a set
 	}
 	last, err := Trusted(tenant, m.Sets[len(m.Sets)-1])
 	if err != nil {
