@@ -55,4 +55,18 @@
 // running manager remembers. Then the epoch of the log is raised, and what was
 // lost is made anew in it, or removed again. Nothing else that a replica reports
 // makes a manager do anything.
+//
+// # Hosts, groups and managers
+//
+// [Manager.NewToken] makes a token by which one host joins a group. Run, or one
+// pass of [Manager.Grant], makes its bearer a member, and whoever holds the
+// group's private keys seals them to it. [Manager.RevokeMember] takes a member's
+// rights away, and [Manager.RotateGroup] gives the group another key and makes
+// anew what is sealed to the former one. Both can be called again for what was
+// cut short.
+//
+// Who may sign stands on the bus as a chain of sets, each signed by a manager of
+// the one before. [Manager.Init] makes the first, [Manager.AddSigner] and
+// [Manager.RevokeSigner] the next. A manager that is in none of them, or in none
+// any more, writes nothing: see [ErrNotManager].
 package manager
