@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -303,11 +304,11 @@ func rotateGroup(ctx context.Context, cmd *cobra.Command, m *manager.Manager, na
 	if err != nil {
 		return id, file, err
 	}
-	current, err := currentKey(ctx, m, name)
+	needed, err := needsKey(ctx, m, name, keys[0].Public().ID(), reason)
 	if err != nil {
 		return id, file, err
 	}
-	if keys[0].Public().ID() == current {
+	if needed {
 		key, err := seal.GenerateKey()
 		if err != nil {
 			return id, file, err
@@ -323,15 +324,37 @@ func rotateGroup(ctx context.Context, cmd *cobra.Command, m *manager.Manager, na
 	return keys[0].Public().ID(), file, nil
 }
 
-// currentKey is the id of a group's key.
-func currentKey(ctx context.Context, m *manager.Manager, name string) (seal.KeyID, error) {
+// needsKey reports whether a group has to get a key that is not made yet: not
+// where the newest one is, or was just made, the group's by a rotation for the
+// same reason that is not complete; but always where a host knows it whose rights
+// were taken away.
+func needsKey(ctx context.Context, m *manager.Manager, name string, newest seal.KeyID, reason string) (bool, error) {
+	g, err := findGroup(ctx, m, name)
+	if err != nil {
+		return false, err
+	}
+	members, err := m.Members(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(members, func(h *manager.Member) bool {
+		return !h.Revoked.IsZero() && slices.Contains(h.KeyIDs, newest)
+	}) {
+		return true, nil
+	}
+	n := len(g.Retiring)
+	return newest == g.Key && (n == 0 || g.Retiring[n-1].Reason != reason), nil
+}
+
+// findGroup returns a group by its name.
+func findGroup(ctx context.Context, m *manager.Manager, name string) (*manager.Group, error) {
 	list, err := m.Groups(ctx)
 	for _, g := range list {
 		if g.Name == name {
-			return g.Key, nil
+			return g, nil
 		}
 	}
-	return seal.KeyID{}, cmp.Or(err, fmt.Errorf("there is no group %q: `keyturn group ls` lists them", name))
+	return nil, cmp.Or(err, fmt.Errorf("there is no group %q: `keyturn group ls` lists them", name))
 }
 
 // done prints a result: as JSON, or as a line.
