@@ -205,7 +205,7 @@ func TestFromTokenToRollback(t *testing.T) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
-			if err := m.Wait(ctx, c.ID, c.Version, nil); err != nil {
+			if _, err := m.Wait(ctx, c.ID, c.Version, nil); err != nil {
 				t.Fatal(err)
 			}
 			if v := r.Version(c.ID); v.Less(c.Version) {

@@ -47,6 +47,9 @@ type MissingReplica struct {
 func (e *NotServedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version %s of %s is served by %d of %d replicas (%v)", e.Version, e.ID, e.Served, e.Of, e.Err)
+	if e.Of == 0 {
+		b.WriteString(": no replica of its group has ever reported")
+	}
 	for _, r := range e.Missing {
 		fmt.Fprintf(&b, "\n  %s (%s): %s", r.Name, r.Member, r.Why)
 	}
@@ -59,7 +62,7 @@ func (e *NotServedError) Error() string {
 // Unwrap returns the context's error.
 func (e *NotServedError) Unwrap() error { return e.Err }
 
-// Wait returns nil as soon as every replica of a certificate's group that ever
+// Wait returns as soon as every replica of a certificate's group that ever
 // reported gives the version, or a later one, to new handshakes; for a removal,
 // as soon as each has taken it. Hosts that join or are revoked meanwhile count
 // from then on, or no more. Members whose replicas never reported are not waited
@@ -71,13 +74,13 @@ func (e *NotServedError) Unwrap() error { return e.Err }
 // When ctx ends first, the error is a *NotServedError, or, where the reports
 // could not be read at all, what kept them from it. It may be a *NotFoundError,
 // or ErrNoBoard.
-func (m *Manager) Wait(ctx context.Context, id string, version event.Version, progress func(served, of int, missing []string)) error {
+func (m *Manager) Wait(ctx context.Context, id string, version event.Version, progress func(served, of int, missing []string)) (unreported []MissingReplica, err error) {
 	if m.board == nil {
-		return ErrNoBoard
+		return nil, ErrNoBoard
 	}
 	c, err := m.Get(ctx, id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w := waiter{id: id, version: version, group: c.Spec.Group, view: newView(m), progress: progress, wake: make(chan struct{}, 1)}
 	w.view.changed = func() { notify(w.wake) }
@@ -95,7 +98,7 @@ type waiter struct {
 	told     string // what progress was told last
 }
 
-func (w *waiter) wait(ctx context.Context) error {
+func (w *waiter) wait(ctx context.Context) (unreported []MissingReplica, err error) {
 	follow, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -112,13 +115,13 @@ func (w *waiter) wait(ctx context.Context) error {
 		}
 		ready, left := w.look(time.Now())
 		switch {
-		case ready && len(left.Missing) == 0:
-			return nil
+		case ready && len(left.Missing) == 0 && left.Served > 0:
+			return left.Unreported, nil
 		case ended != nil && !ready:
-			return fmt.Errorf("waiting for version %s of %s to be served: the reports of group %q could not be read: %w", w.version, w.id, w.group, ended)
+			return nil, fmt.Errorf("waiting for version %s of %s to be served: the reports of group %q could not be read: %w", w.version, w.id, w.group, ended)
 		case ended != nil:
 			left.Err = ended
-			return left
+			return nil, left
 		case ready:
 			w.tell(left)
 		}

@@ -20,7 +20,8 @@ func waiting(t *testing.T, m *Manager, c *Managed, most time.Duration) <-chan er
 	ctx, cancel := context.WithTimeout(t.Context(), most)
 	go func() {
 		defer cancel()
-		result <- m.Wait(ctx, c.ID, c.Version, nil)
+		_, err := m.Wait(ctx, c.ID, c.Version, nil)
+		result <- err
 	}()
 	synctest.Wait()
 	return result
@@ -128,7 +129,7 @@ func TestWhatIsNotServedIsNamed(t *testing.T) {
 		var told []string
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		err = m.Wait(ctx, c.ID, c.Version, func(served, of int, missing []string) {
+		_, err = m.Wait(ctx, c.ID, c.Version, func(served, of int, missing []string) {
 			if served != 1 || of != 5 {
 				t.Errorf("%d of %d", served, of)
 			}
@@ -156,11 +157,11 @@ func TestWaitNeedsABoard(t *testing.T) {
 	f, m := newReportingFleet(t)
 	c := make1(t, m, "a.example")
 	f.log = struct{ bus.Log }{f.log}
-	if err := f.manager(t, "").Wait(t.Context(), c.ID, c.Version, nil); !errors.Is(err, ErrNoBoard) {
+	if _, err := f.manager(t, "").Wait(t.Context(), c.ID, c.Version, nil); !errors.Is(err, ErrNoBoard) {
 		t.Error(err)
 	}
 	var missing *NotFoundError
-	if err := m.Wait(t.Context(), event.NewID(), c.Version, nil); !errors.As(err, &missing) {
+	if _, err := m.Wait(t.Context(), event.NewID(), c.Version, nil); !errors.As(err, &missing) {
 		t.Error(err)
 	}
 }

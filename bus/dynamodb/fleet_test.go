@@ -60,14 +60,14 @@ func TestFleet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Wait(ctx, made.ID, made.Version, nil); err != nil {
+	if _, err := m.Wait(ctx, made.ID, made.Version, nil); err != nil {
 		t.Fatal(err)
 	}
 	renewed, err := m.Renew(ctx, made.ID, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Wait(ctx, renewed.ID, renewed.Version, nil); err != nil {
+	if _, err := m.Wait(ctx, renewed.ID, renewed.Version, nil); err != nil {
 		t.Fatal(err)
 	}
 	obeys(t, host, policies, member.ID, "replica")

@@ -387,19 +387,21 @@ func (in *instance) revoked(users []string) {
 	}
 }
 
-// addDefaultGroup makes the default group known, where its key was made. The
-// newest key may be one that the group is still to be turned to.
+// addDefaultGroup makes the default group known, where its key was made and it
+// is not yet.
 func (in *instance) addDefaultGroup(ctx context.Context) error {
 	keys, err := in.dir.GroupKeys(manager.DefaultGroup)
 	if err != nil || len(keys) == 0 {
 		return err
 	}
-	for _, k := range keys {
-		if err = in.manager.AddGroup(ctx, manager.DefaultGroup, k.Public()); err == nil {
-			return nil
-		}
+	groups, err := in.manager.Groups(ctx)
+	if slices.ContainsFunc(groups, func(g *manager.Group) bool { return g.Name == manager.DefaultGroup }) {
+		return nil // it may have another key by now
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return in.manager.AddGroup(ctx, manager.DefaultGroup, keys[0].Public())
 }
 
 func (in *instance) startHTTP(l net.Listener, h http.Handler) {

@@ -98,17 +98,21 @@ func waitIfAsked(ctx context.Context, cmd *cobra.Command, m *manager.Manager, c 
 func waitServed(ctx context.Context, cmd *cobra.Command, m *manager.Manager, c *manager.Managed) error {
 	p := newProgress(cmd)
 	defer p.end()
-	err := m.Wait(ctx, c.ID, c.Version, func(served, of int, missing []string) {
-		p.say(c.ID, fmt.Sprintf("generation %d is served by %d of %d; waiting for %s", c.Generation, served, of, strings.Join(missing, ", ")))
+	unreported, err := m.Wait(ctx, c.ID, c.Version, func(served, of int, missing []string) {
+		waiting := "for a replica of its group to report"
+		if of > 0 {
+			waiting = "for " + strings.Join(missing, ", ")
+		}
+		p.say(c.ID, fmt.Sprintf("generation %d is served by %d of %d; waiting %s", c.Generation, served, of, waiting))
 	})
-	var not *manager.NotServedError
-	if errors.As(err, &not) {
-		return err
+	for _, r := range unreported {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %s (%s) was not waited for: it %s\n", r.Name, r.Member, r.Why)
 	}
-	if err != nil {
+	var not *manager.NotServedError
+	if err != nil && !errors.As(err, &not) {
 		return fmt.Errorf("waiting until generation %d of %s is served: %w", c.Generation, c.ID, err)
 	}
-	return nil
+	return err
 }
 
 // waitGroup returns when a group serves the newest generation of all of its
