@@ -102,6 +102,7 @@ func Connect(o Options) (*Log, error) {
 }
 
 func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
+	said := new(memory)
 	return []nats.Option{
 		nats.SetCustomDialer(dialer),
 		nats.UserInfoHandler(dialer.userInfo),
@@ -116,7 +117,7 @@ func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
 		nats.IgnoreAuthErrorAbort(),
 		nats.Timeout(requestTimeout),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
+			if err != nil && !said.before("lost: "+err.Error()) {
 				logger.Warn("the bus cannot be reached; trying on", "error", err)
 			}
 		}),
@@ -134,9 +135,41 @@ func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				c.denied.Store(&denial{time.Now(), err})
 			}
-			logger.Warn("the bus reports an error", "error", err)
+			if !said.before(err.Error()) {
+				logger.Warn("the bus reports an error; it is not repeated for a minute", "error", err)
+			}
 		}),
 	}
+}
+
+// A memory is of what was said not long ago: a server that refuses somebody does
+// so at each of his attempts.
+type memory struct {
+	mu   sync.Mutex
+	said map[string]time.Time // guarded by mu
+}
+
+// forget is how long something is not said again, and maxSaid how much is
+// remembered.
+const (
+	forget  = time.Minute
+	maxSaid = 100
+)
+
+// before reports whether a text was said less than a minute ago, and remembers
+// it.
+func (m *memory) before(text string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if last, ok := m.said[text]; ok && now.Sub(last) < forget {
+		return true
+	}
+	if m.said == nil || len(m.said) >= maxSaid {
+		m.said = make(map[string]time.Time)
+	}
+	m.said[text] = now
+	return false
 }
 
 // Connected implements bus.Conn.
