@@ -6,9 +6,12 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -35,7 +38,28 @@ func (l *logger) Noticef(format string, v ...any) { l.log(slog.LevelDebug, forma
 func (l *logger) Debugf(format string, v ...any)  { l.log(slog.LevelDebug, format, v) }
 func (l *logger) Tracef(format string, v ...any)  { l.log(slog.LevelDebug, format, v) }
 func (l *logger) Warnf(format string, v ...any)   { l.log(slog.LevelWarn, format, v) }
-func (l *logger) Errorf(format string, v ...any)  { l.log(slog.LevelError, format, v) }
+
+func (l *logger) Errorf(format string, v ...any) {
+	l.log(levelOf(fmt.Sprintf(format, v...)), format, v)
+}
+
+// handshakeError follows a client's address and number in what the server says of
+// a TLS handshake that failed.
+var handshakeError = regexp.MustCompile(`^\S+ - cid:\d+ - TLS handshake error: (.*)$`)
+
+// levelOf returns at which level an error is told. A handshake that fails is the
+// client's doing, and one that was not even tried, as where somebody only looks
+// whether the port is open, of no interest.
+func levelOf(text string) slog.Level {
+	handshake := handshakeError.FindStringSubmatch(strings.TrimSpace(text))
+	switch {
+	case handshake == nil:
+		return slog.LevelError
+	case handshake[1] == io.EOF.Error(), strings.HasSuffix(handshake[1], syscall.ECONNRESET.Error()):
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
 
 func (l *logger) Fatalf(format string, v ...any) {
 	text := l.log(slog.LevelError, format, v)
