@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// A Change is one key whose value differs between two shared configurations.
+type Change struct {
+	Key string `json:"key"` // with the keys above it, as in "issuers.internal.lifetime"
+	// Old and New are the values; empty where the key is not there. A value that
+	// is not known to be harmless is Hidden.
+	Old string `json:"old,omitempty"`
+	New string `json:"new,omitempty"`
+}
+
+// Hidden stands for a value that may be a secret.
+const Hidden = "(not shown)"
+
+// String is "issuers.internal.lifetime: 30d -> 60d", or says that the key is
+// only in one of the two.
+func (c Change) String() string {
+	switch {
+	case c.Old == "":
+		return fmt.Sprintf("%s: %s is added", c.Key, c.New)
+	case c.New == "":
+		return fmt.Sprintf("%s: %s is removed", c.Key, c.Old)
+	case c.Old == c.New:
+		return fmt.Sprintf("%s: changed %s", c.Key, c.New)
+	}
+	return fmt.Sprintf("%s: %s -> %s", c.Key, c.Old, c.New)
+}
+
+// harmless are the keys whose values anybody may see; * is the name of an
+// issuer. A new key is a secret until it is here.
+var harmless = []string{
+	"default_issuer",
+	"issuers.*.type", "issuers.*.name", "issuers.*.key", "issuers.*.lifetime", "issuers.*.max_lifetime",
+	"issuers.*.root_lifetime", "issuers.*.intermediate_lifetime", "issuers.*.backdate",
+	"defaults.key", "defaults.lifetime", "defaults.renew_before",
+}
+
+// Diff returns what has to change in the shared configuration a so that it says
+// what b does, by key; none where only comments, order or quotes differ. A
+// whole issuer is each of its keys. Both must be as ParseShared wants them: what
+// it refuses could be a secret that stands in a wrong place.
+func Diff(a, b []byte) ([]Change, error) {
+	from, err := leaves(a)
+	if err != nil {
+		return nil, err
+	}
+	to, err := leaves(b)
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	for key, old := range from {
+		if now, ok := to[key]; !ok {
+			changes = append(changes, Change{Key: key, Old: old.shown})
+		} else if now.text != old.text {
+			changes = append(changes, Change{Key: key, Old: old.shown, New: now.shown})
+		}
+	}
+	for key, now := range to {
+		if _, ok := from[key]; !ok {
+			changes = append(changes, Change{Key: key, New: now.shown})
+		}
+	}
+	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.Key, b.Key) })
+	return changes, nil
+}
+
+// A leaf is a value that holds no others.
+type leaf struct {
+	text  string // what it is compared by
+	shown string // never empty
+}
+
+// leaves returns the values of a shared configuration by their keys. No key has
+// a dot in it, so that no two are alike.
+func leaves(text []byte) (map[string]leaf, error) {
+	if _, err := ParseShared(text); err != nil {
+		return nil, err
+	}
+	top, err := document(text)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]leaf)
+	collect(found, nil, top)
+	return found, nil
+}
+
+func collect(found map[string]leaf, path []string, n *yaml.Node) {
+	switch {
+	case n.Kind == yaml.MappingNode && len(n.Content) > 0:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			collect(found, append(slices.Clip(path), n.Content[i].Value), n.Content[i+1])
+		}
+	case n.Kind == yaml.SequenceNode && len(n.Content) > 0:
+		for i, c := range n.Content {
+			collect(found, append(slices.Clip(path), fmt.Sprint(i)), c)
+		}
+	case n.Kind == yaml.ScalarNode:
+		found[strings.Join(path, ".")] = leaf{n.Value, show(path, n.Value)}
+	default:
+		found[strings.Join(path, ".")] = leaf{kind(n), "nothing"}
+	}
+}
+
+// show returns a value as anybody may see it.
+func show(path []string, value string) string {
+	if len(path) > 2 && path[0] == "issuers" {
+		path = slices.Clone(path)
+		path[1] = "*"
+	}
+	switch {
+	case !slices.Contains(harmless, strings.Join(path, ".")):
+		return Hidden
+	case value == "" || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }):
+		return fmt.Sprintf("%q", value)
+	}
+	return value
+}
