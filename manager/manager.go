@@ -194,22 +194,31 @@ const appendTimeout = 30 * time.Second
 
 // get reads, verifies and decodes an entry.
 func get[B event.Body](ctx context.Context, m *Manager, key string) (body B, at bus.Position, err error) {
-	entry, err := m.log.Get(ctx, key)
-	if isNotFound(err) {
+	e, at, err := m.entry(ctx, key)
+	if err != nil {
 		return body, at, err
-	}
-	if err != nil {
-		return body, at, &busError{err}
-	}
-	e, err := m.open(ctx, key, entry.Data)
-	if err != nil {
-		return body, at, disbelief("the entry "+key, err)
 	}
 	body, ok := e.Body.(B)
 	if !ok {
-		return body, at, fmt.Errorf("the entry %s on the bus: %w", key, event.ErrUnsupported)
+		return body, bus.Position{}, fmt.Errorf("the entry %s on the bus: %w", key, event.ErrUnsupported)
 	}
-	return body, entry.Position, nil
+	return body, at, nil
+}
+
+// entry reads and verifies an entry.
+func (m *Manager) entry(ctx context.Context, key string) (e *event.Event, at bus.Position, err error) {
+	entry, err := m.log.Get(ctx, key)
+	if isNotFound(err) {
+		return nil, at, err
+	}
+	if err != nil {
+		return nil, at, &busError{err}
+	}
+	e, err = m.open(ctx, key, entry.Data)
+	if err != nil {
+		return nil, at, disbelief("the entry "+key, err)
+	}
+	return e, entry.Position, nil
 }
 
 // append signs a body and writes it under its key in place of what is at after.

@@ -6,30 +6,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/seal"
 )
 
 // ErrNoConfig means that there is no shared configuration yet.
 var ErrNoConfig = errors.New("there is no shared configuration yet: `keyturn conf update < FILE` makes one")
 
+// A ConfigEntry is the shared configuration as it stands on the bus.
+type ConfigEntry struct {
+	Text     []byte // holds secrets
+	Position bus.Position
+	Signer   seal.KeyID // the manager that wrote it, or signed it anew
+	Signed   time.Time  // when, by its clock
+}
+
 // ConfigText returns the text of the shared configuration and where it stands.
 // It holds secrets. The error may be ErrNoConfig.
 func (m *Manager) ConfigText(ctx context.Context) ([]byte, bus.Position, error) {
-	c, at, err := get[*event.Config](ctx, m, event.ConfigKey)
+	c, err := m.Config(ctx)
+	if err != nil {
+		return nil, bus.Position{}, err
+	}
+	return c.Text, c.Position, nil
+}
+
+// Config returns the shared configuration as it stands. The error may be
+// ErrNoConfig.
+func (m *Manager) Config(ctx context.Context) (*ConfigEntry, error) {
+	e, at, err := m.entry(ctx, event.ConfigKey)
 	if isNotFound(err) {
-		return nil, at, ErrNoConfig
+		return nil, ErrNoConfig
 	}
 	if err != nil {
-		return nil, at, fmt.Errorf("reading the shared configuration: %w", err)
+		return nil, fmt.Errorf("reading the shared configuration: %w", err)
+	}
+	c, ok := e.Body.(*event.Config)
+	if !ok {
+		return nil, fmt.Errorf("reading the shared configuration: %w", event.ErrUnsupported)
 	}
 	text, err := c.Open(m.tenant, m.identity.Sealing)
 	if err != nil {
-		return nil, at, fmt.Errorf("opening the shared configuration: %w", err)
+		return nil, fmt.Errorf("opening the shared configuration: %w", err)
 	}
-	return text, at, nil
+	return &ConfigEntry{text, at, e.Signer, e.Time}, nil
 }
 
 // shared parses the shared configuration.

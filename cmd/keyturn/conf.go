@@ -48,7 +48,8 @@ first; an unknown key is refused with its name and line.
 
 What "conf display" printed carries its revision in a comment. An update from
 such a text, or with --after, is refused if somebody else has changed the
-configuration since; without either it replaces whatever is the newest.`,
+configuration since: it says who and when, and what the text would change of
+what stands now. Without either it replaces whatever is the newest.`,
 		Example: "  keyturn conf display > conf.yaml\n  $EDITOR conf.yaml\n  keyturn conf update < conf.yaml",
 		Args:    args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,6 +65,10 @@ configuration since; without either it replaces whatever is the newest.`,
 			}
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
 				at, err := updateConfig(ctx, m, text, after)
+				var conflict *configConflict
+				if errors.As(err, &conflict) {
+					return conflict.report(cmd)
+				}
 				if err != nil {
 					return err
 				}
@@ -103,7 +108,7 @@ func updateConfig(ctx context.Context, m *manager.Manager, text []byte, after st
 	at, err = m.UpdateConfig(ctx, text, at)
 	var conflict *bus.ConflictError
 	if errors.As(err, &conflict) {
-		return at, fmt.Errorf("somebody else has changed the shared configuration: it is not at revision %s any more; get it anew with `keyturn conf display`, and repeat your change", conflict.After)
+		return at, explainConflict(ctx, m, text, conflict.After)
 	}
 	return at, err
 }
