@@ -65,6 +65,7 @@ func (m *Manager) issue(ctx context.Context, c *Managed, with means) (*event.Cer
 	if err != nil {
 		return nil, nil, fmt.Errorf("the answer of issuer %q is refused: %w", c.Spec.Issuer, err)
 	}
+	m.logger.Debug("certificate is issued", "managed_id", c.ID, "generation", c.Claim.Generation, "serial", fmt.Sprintf("%x", leaf.SerialNumber.Bytes()))
 	cert := &event.Certificate{
 		Group: c.Spec.Group, ID: c.ID,
 		Version: event.Version{Epoch: max(with.epoch, c.Epoch), Generation: c.Claim.Generation},
