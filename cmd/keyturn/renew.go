@@ -65,7 +65,7 @@ code 1. --check-in reports the pass to a dead-man's switch.`,
 	f.BoolVar(&due, "due", false, "everything that is due")
 	f.IntVar(&o.Max, "max", 0, "start at most this many renewals (default: all)")
 	f.StringVar(&most, "for", "", "start no more after this time, such as 10m (default: --timeout)")
-	f.String("every", defaultEvery, "how often the timer fires, so that replicas know when to expect word)")
+	f.String("every", defaultEvery, "how often the timer fires, so that replicas know when to expect word")
 	f.String("check-in", "", "URL of a dead-man's switch (KEYTURN_CHECK_IN)")
 	f.String("check-in-ttl", "", "without another report for that long, something is wrong (KEYTURN_CHECK_IN_TTL; default: three times --every)")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions

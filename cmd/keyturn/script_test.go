@@ -37,7 +37,9 @@ import (
 const patience = time.Minute
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"keyturn": main, "brokenservers": brokenServers})
+	testscript.Main(m, map[string]func(){
+		"keyturn": main, "brokenservers": brokenServers, "idleserver": idleServer, "checkins": checkIns,
+	})
 }
 
 // TestScripts runs testdata/script/*.txtar: the command line as users have it,
@@ -52,6 +54,7 @@ func TestMain(m *testing.M) {
 //	leaf FILE KEY LIFETIME     what cert cat printed holds such a certificate
 //	alike DIR NAME NAME NAME   make certificates until two ids start alike: both
 //	                           ids, and that start, become variables
+//	mark DIR ID…               mark certificates, so that they are due
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -72,6 +75,7 @@ func TestScripts(t *testing.T) {
 			"json":   scriptJSON,
 			"leaf":   scriptLeaf,
 			"alike":  scriptAlike,
+			"mark":   scriptMark,
 		},
 	})
 }
