@@ -99,7 +99,7 @@ func (m *Mint) Manager(tenant, name, user string) (grant string, err error) {
 			"$JS.FC."+n.stream()+".>",
 		)
 	}
-	r.allow("$JS.API.STREAM.MSG.GET."+r.log.stream(), RevokeSubject(tenant))
+	r.allow("$JS.API.STREAM.MSG.GET."+r.log.stream(), RevokeSubject(tenant, "*"))
 	return m.sign(r, "manager-"+name)
 }
 

@@ -4,16 +4,43 @@ package jetstream
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // RevokeSubject is where managers ask the embedded server to take rights away.
-func RevokeSubject(tenant string) string { return "ktrevoke." + tenant }
+// Its last part is the secret word by which they write the tenant's log, as no
+// rights stop whoever names a subject for an answer, or for what is delivered to
+// him: he has to know it.
+func RevokeSubject(tenant, word string) string { return "ktrevoke." + tenant + "." + word }
+
+// MayRevoke returns nil if subject is one that a manager of its tenant knows. The
+// connection needs the right to ask for the tenant's log.
+func MayRevoke(ctx context.Context, nc *nats.Conn, subject string) error {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 3 {
+		return fmt.Errorf("bus: %q is not a subject of revocations", subject)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("bus: jetstream: %w", err)
+	}
+	tenant := parts[1]
+	_, word, err := (&stream{conn: &conn{nc: nc, js: js}, names: names{tenant: tenant}}).info(ctx)
+	if err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare([]byte(parts[2]), []byte(word)) == 0 {
+		return fmt.Errorf("bus: whoever asks to revoke users of tenant %s is none of its managers", tenant)
+	}
+	return nil
+}
 
 // RevokeDone is what the server answers when it is done.
 const RevokeDone = "done"
@@ -31,8 +58,15 @@ const maxRevocations = 1000
 func (l *Log) Revoke(ctx context.Context, users []string) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	if len(users) == 0 {
+		return nil
+	}
+	word, err := l.stream.secret(ctx)
+	if err != nil {
+		return fmt.Errorf("bus: revoking users: %w", err)
+	}
 	for some := range slices.Chunk(users, maxRevocations) {
-		answer, err := l.nc.RequestWithContext(ctx, RevokeSubject(l.stream.tenant), []byte(strings.Join(some, "\n")))
+		answer, err := l.nc.RequestWithContext(ctx, RevokeSubject(l.stream.tenant, word), []byte(strings.Join(some, "\n")))
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
 			return ErrNoRevocation

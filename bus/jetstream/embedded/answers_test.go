@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/jetstream"
 )
 
 // TestAnswersAreNoWayToWrite: whoever makes a request names where the server
@@ -86,4 +87,38 @@ func id(t *testing.T, w *wire, tenant string) string {
 	}
 	lines := strings.Split(string(answer), "\r\n")
 	return lines[len(lines)-1]
+}
+
+// TestAnswersAreNoWayToRevoke: a request to join is whatever its sender likes,
+// and he may have the server answer with it wherever he likes.
+func TestAnswersAreNoWayToRevoke(t *testing.T) {
+	f := startFleet(t)
+	all := f.everybody(t)
+	token, seed := f.grant(t, "another manager", f.manager("red"))
+	j := all["J"]
+	if o := j.publish("ktput.red.log.open.join."+joiner+"._", "", f.users["another manager"]); o != done {
+		t.Fatal(o)
+	}
+	ask := "$JS.API.DIRECT.GET.KEYTURN_red.keyturn.red.join." + joiner + "._"
+	for _, subject := range []string{"ktrevoke.red", "ktrevoke.red.open", "ktrevoke.red.*", "ktrevoke.blue." + f.words["log"]} {
+		j.publish(ask, subject, "")
+		if outcome, _ := j.request(ask, ""); outcome != done { // answered after it
+			t.Fatal(outcome)
+		}
+	}
+	// The server takes them in turn: once a manager's own is done, so are those.
+	f.grant(t, "third", f.manager("red"))
+	if err := f.manage(t, "red").(*jetstream.Log).Revoke(t.Context(), []string{f.users["third"]}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dialWire(t, f.addr, token, seed); err != nil {
+		t.Errorf("who may join has had a manager revoked: %v", err)
+	}
+	// With the word it is one of their own ways.
+	j.publish(ask, "ktrevoke.red."+f.words["log"], "")
+	for {
+		if _, err := dialWire(t, f.addr, token, seed); err != nil {
+			return
+		}
+	}
 }

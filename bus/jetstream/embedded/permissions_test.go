@@ -227,7 +227,7 @@ func operations(red map[string]string) map[string]func(*wire) string {
 	ask("ask who is connected", "$SYS.REQ.ACCOUNT.PING.CONNZ", "")
 	ask("ask the server about itself", "$SYS.REQ.SERVER.PING", "")
 
-	say("have users revoked", "ktrevoke.red")
+	say("have users revoked", "ktrevoke.red."+red["log"])
 
 	ops["listen to the own inbox"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "") }
 	ops["listen to the own inbox in a group"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "group") }

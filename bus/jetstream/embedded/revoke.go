@@ -3,10 +3,12 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -19,6 +21,9 @@ const revokedFile = "revoked"
 
 // maxRevoked bounds it, in bytes: 70,000 users.
 const maxRevoked = 4 << 20
+
+// revokeTimeout bounds how long it is looked whether a revocation may be asked for.
+const revokeTimeout = 5 * time.Second
 
 func readRevoked(path string) ([]string, error) {
 	text, err := durable.ReadTrusted(path, maxRevoked)
@@ -51,10 +56,10 @@ func (s *Server) hearRevocations() error {
 			return err
 		}
 		s.inside = append(s.inside, nc)
-		_, err = nc.Subscribe(jetstream.RevokeSubject("*"), func(m *nats.Msg) {
+		_, err = nc.Subscribe(jetstream.RevokeSubject("*", "*"), func(m *nats.Msg) {
 			answer := []byte(jetstream.RevokeDone)
-			if err := s.Revoke(tenant, strings.Fields(string(m.Data))); err != nil {
-				s.logger.Error("a manager asked for a revocation that failed", "error", err)
+			if err := s.revokeAsked(nc, tenant, m); err != nil {
+				s.logger.Error("a revocation that was asked for has failed", "error", err)
 				answer = []byte("the server failed at it; its log says why")
 			}
 			_ = m.Respond(answer) // who asked asks again
@@ -67,4 +72,13 @@ func (s *Server) hearRevocations() error {
 		}
 	}
 	return nil
+}
+
+func (s *Server) revokeAsked(nc *nats.Conn, tenant string, m *nats.Msg) error {
+	ctx, cancel := context.WithTimeout(context.Background(), revokeTimeout)
+	defer cancel()
+	if err := jetstream.MayRevoke(ctx, nc, m.Subject); err != nil {
+		return err
+	}
+	return s.Revoke(tenant, strings.Fields(string(m.Data)))
 }
