@@ -68,8 +68,8 @@ func (w *web) generations() map[string]uint64 {
 }
 
 // rotated checks that a rotation is complete: the group has a key that it had
-// not, the former one is retired, every certificate has a new generation for the
-// reason given, and the replicas hold nothing else. It returns the group.
+// not, the former one is retired, every certificate that there was has a new
+// generation for the reason given, and the replicas hold nothing else. It returns the group.
 func (w *web) rotated(before groupState, had map[string]uint64, reason string) groupState {
 	t := w.t
 	t.Helper()
@@ -85,7 +85,7 @@ func (w *web) rotated(before groupState, had map[string]uint64, reason string) g
 			t.Errorf("%s is still at generation %d", c.ID, c.Generation)
 		}
 		for _, g := range w.cat(c.ID).History {
-			if g.Generation > had[c.ID] && g.Reason != reason {
+			if had[c.ID] > 0 && g.Generation > had[c.ID] && g.Reason != reason {
 				t.Errorf("%s: the reason of generation %d is %q, not %q", c.ID, g.Generation, g.Reason, reason)
 			}
 		}

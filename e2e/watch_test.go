@@ -34,6 +34,17 @@ func (h *watch) add(name string) {
 	h.names[name] = true
 }
 
+// remove leaves a name out. When it returns, no handshake with it is under way.
+func (h *watch) remove(name string, replicas []*webReplica) {
+	for _, r := range replicas {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.names, name)
+}
+
 func (h *watch) watched(name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
