@@ -47,6 +47,7 @@ type conn struct {
 	nc *nats.Conn
 	js jetstream.JetStream
 
+	user   string   // who logs in; "" without credentials
 	pinned string   // what the names of the consumers start with; "" where they are random
 	pins   sync.Map // of name to *pin
 
@@ -85,7 +86,7 @@ func Connect(o Options) (*Log, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.pinned = user.consumers
+		c.user, c.pinned = user.public, user.consumers
 		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(inboxPrefix(user.public)))
 	}
 	// The dialer knows better where to.
@@ -171,6 +172,9 @@ func (m *memory) before(text string) bool {
 	m.said[text] = now
 	return false
 }
+
+// User is the public key of the user that logs in; "" without credentials.
+func (c *conn) User() string { return c.user }
 
 // Connected implements bus.Conn.
 func (c *conn) Connected(ctx context.Context) error {
