@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"regexp"
 	"time"
@@ -27,6 +28,10 @@ const Scheme = "dynamodb"
 // requestTimeout bounds one attempt of one request to DynamoDB. The SDK makes
 // three attempts, unless AWS_MAX_ATTEMPTS says otherwise.
 const requestTimeout = 10 * time.Second
+
+// dialTimeout bounds how long the SDK waits for a connection: an endpoint that is
+// not reached from here, as from a VPC without a way to it, lets packets vanish.
+const dialTimeout = 3 * time.Second
 
 // Options say which table the bus is, and whose.
 type Options struct {
@@ -83,8 +88,11 @@ var tableName = regexp.MustCompile(`^[A-Za-z0-9_.-]{3,255}$`)
 // dial returns a client of the URL's table. It makes no connection yet.
 func dial(o Options) (client *api.Client, table string, err error) {
 	u, err := url.Parse(o.URL)
-	if err != nil || u.Scheme != Scheme || !tableName.MatchString(u.Host) || u.User != nil || u.Path != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != Scheme || u.Host == "" || u.User != nil || u.Path != "" || u.Fragment != "" {
 		return nil, "", fmt.Errorf("bus: the URL is not of the form %s://TABLE or %s://TABLE?region=REGION", Scheme, Scheme)
+	}
+	if !tableName.MatchString(u.Host) {
+		return nil, "", fmt.Errorf("bus: the table's name %.300q: DynamoDB wants 3 to 255 letters, digits, underscores, periods and hyphens", u.Host)
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -92,7 +100,8 @@ func dial(o Options) (client *api.Client, table string, err error) {
 	}
 	var endpoint string
 	options := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(requestTimeout)),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(requestTimeout).
+			WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialTimeout })),
 		config.WithAppID(cmp.Or(o.Name, "keyturn")),
 		config.WithLogger(logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
 			cmp.Or(o.Logger, slog.Default()).Debug("the AWS SDK reports", "text", fmt.Sprintf(format, v...))
@@ -122,6 +131,7 @@ func dial(o Options) (client *api.Client, table string, err error) {
 		return nil, "", errors.New("bus: no AWS region is set: add ?region=REGION to the bus URL, or set AWS_REGION")
 	}
 	return api.NewFromConfig(cfg, func(o *api.Options) {
+		o.Credentials = credentials{o.Credentials}
 		if endpoint != "" {
 			o.BaseEndpoint = aws.String(endpoint)
 		}

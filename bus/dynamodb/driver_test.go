@@ -106,7 +106,7 @@ func TestURLs(t *testing.T) {
 		"dynamodb://keyturn?region=x&endpoint=h:1":                   "endpoint",
 		"dynamodb://keyturn?region=x&endpoint=https://user:secret@h": "endpoint",
 		"dynamodb://keyturn?profile=nonesuch":                        "nonesuch",
-		"dynamodb://a":                                               "form",
+		"dynamodb://a":                                               `"a": DynamoDB wants 3 to 255`,
 		"dynamodb://user:secret@keyturn":                             "form",
 		"dynamodb://keyturn/x":                                       "form",
 		"dynamodb://":                                                "form",

@@ -31,23 +31,23 @@ func Init(ctx context.Context, url string) (created bool, err error) {
 	in := schema(table)
 	_, err = client.CreateTable(ctx, in)
 	if _, there := errors.AsType[*types.ResourceInUseException](err); err != nil && !there {
-		return false, fmt.Errorf("bus: making table %s: %w", table, err)
+		return false, fmt.Errorf("bus: making table %s: %w", table, explain(client, table, err))
 	}
 	created = err == nil
 	out, err := api.NewTableExistsWaiter(client, func(o *api.TableExistsWaiterOptions) {
 		o.MinDelay = time.Second
 	}).WaitForOutput(ctx, &api.DescribeTableInput{TableName: &table}, tableTime)
 	if err != nil {
-		return created, fmt.Errorf("bus: waiting for table %s: %w", table, err)
+		return created, fmt.Errorf("bus: waiting for table %s: %w", table, explain(client, table, err))
 	}
 	if !fits(out.Table, in) {
 		return created, fmt.Errorf("bus: table %s is not a keyturn bus: its keys, or its index %q, are others; take another name", table, boardIndex)
 	}
 	if err := expire(ctx, client, table); err != nil {
-		return created, fmt.Errorf("bus: letting old notices of table %s go: %w", table, err)
+		return created, fmt.Errorf("bus: letting old notices of table %s go: %w", table, explain(client, table, err))
 	}
 	if err := backUp(ctx, client, table); err != nil {
-		return created, fmt.Errorf("bus: turning on the point-in-time recovery of table %s: %w", table, err)
+		return created, fmt.Errorf("bus: turning on the point-in-time recovery of table %s: %w", table, explain(client, table, err))
 	}
 	return created, nil
 }

@@ -32,7 +32,7 @@ func call[In, Out any](ctx context.Context, l *Log, do func(context.Context, *In
 	if cause := context.Cause(bound); cause != nil {
 		return nil, cause // the caller's end, or Close
 	}
-	err = l.explain(err)
+	err = explain(l.api, l.table, err)
 	if answered(err) {
 		l.reached(nil)
 	} else {
@@ -71,10 +71,14 @@ func (l *Log) Close() {
 // Connected asks for the tenant's log and returns nil if there is an answer,
 // also the one that there is no such log yet, else why there is none.
 func (l *Log) Connected(ctx context.Context) error {
-	if _, err := l.ask(ctx); err != nil && !errors.Is(err, errNoLog) {
-		return err
+	_, err := l.ask(ctx)
+	switch {
+	case err == nil, errors.Is(err, errNoLog):
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s has not answered: are endpoint and region right, and can this host reach it?: %w", service(l.api), err)
 	}
-	return nil
+	return err
 }
 
 // Check returns nil if the last request was answered, else why it was not. A
@@ -132,16 +136,4 @@ func throttled(err error) bool {
 func isMissingTable(err error) bool {
 	_, ok := errors.AsType[*types.ResourceNotFoundException](err)
 	return ok
-}
-
-// explain says in plain words what to do about the errors that an operator can
-// do something about.
-func (l *Log) explain(err error) error {
-	if isMissingTable(err) {
-		return fmt.Errorf("there is no table %s in this region; make it: keyturn bus init dynamodb --table %s: %w", l.table, l.table, err)
-	}
-	if a, ok := errors.AsType[smithy.APIError](err); ok && a.ErrorCode() == "AccessDeniedException" {
-		return fmt.Errorf("these AWS credentials do not allow it: %w", err)
-	}
-	return err
 }

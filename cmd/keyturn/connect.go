@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,14 +16,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/dynamodb"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/datadir"
-	"github.com/keyturn/keyturn/internal/durable"
-	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/manager"
-	"github.com/keyturn/keyturn/seal"
 )
 
 // connectTimeout is how long a command waits for the bus.
@@ -172,15 +169,12 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 		conn.Close()
 		at.remove()
 	}
-	wait, cancel := context.WithTimeout(ctx, connectTimeout)
+	wait, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer came within %v", connectTimeout))
 	defer cancel()
 	if err := conn.Connected(wait); err != nil {
-		end()
-		if errors.Is(err, nats.ErrAuthorization) {
-			at.hint = "are these the credentials of this bus?"
-		}
 		url, _ := bus.ReadURL(at.dir) // it could be opened
-		return nil, nil, fmt.Errorf("the bus at %s cannot be reached (%w): %s", jetstream.Redact(url), err, at.hint)
+		end()
+		return nil, nil, unreachable(url, err, at.hint)
 	}
 	c := at.config
 	if c.Every, err = timer(cmd); err != nil {
@@ -202,6 +196,21 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 	}
 	return m, end, nil
 }
+
+// unreachable says that the bus cannot be reached, and what to do; DynamoDB's
+// errors say that themselves.
+func unreachable(url string, err error, hint string) error {
+	if errors.Is(err, nats.ErrAuthorization) {
+		hint = "are these the credentials of this bus?"
+	}
+	if inDynamoDB(url) {
+		return fmt.Errorf("the bus at %s cannot be reached: %w", url, err)
+	}
+	return fmt.Errorf("the bus at %s cannot be reached (%w): %s", jetstream.Redact(url), err, hint)
+}
+
+// inDynamoDB reports whether the bus is a table, where AWS knows who everybody is.
+func inDynamoDB(url string) bool { return strings.HasPrefix(url, dynamodb.Scheme+"://") }
 
 // timer is how often a command comes that a timer starts.
 func timer(cmd *cobra.Command) (time.Duration, error) {
@@ -248,61 +257,4 @@ func inData(cmd *cobra.Command, data string) (*place, error) {
 	}
 	at.config.Keys = d.GroupKeys
 	return at, nil
-}
-
-// named finds the bus through --bus and what goes with it, which may be files,
-// texts in variables, or references to secrets. All of it stands in a directory
-// of the command's own while it runs.
-func named(ctx context.Context, cmd *cobra.Command) (*place, error) {
-	url, identity, creds := busURL(cmd), setting(cmd, "identity"), setting(cmd, "creds", "NATS_CREDS")
-	needsCreds := !strings.HasPrefix(url, "dynamodb://")
-	if identity == "" || needsCreds && creds == "" {
-		return nil, usagef("--bus needs --identity and, for NATS, --creds")
-	}
-	if _, err := bus.DriverOf(url); err != nil {
-		return nil, usagef("--bus: %w", err)
-	}
-	at := &place{hint: "is the URL right, and the server up?"}
-	text, from, err := secret.Read(ctx, identity)
-	if err != nil {
-		return nil, fmt.Errorf("the identity: %w", err)
-	}
-	if at.config.Identity, err = seal.ParseIdentity(text); err != nil {
-		return nil, fmt.Errorf("the identity (%s): %w", from, err)
-	}
-	clear(text)
-	at.config.Managers = at.config.Identity.Managers
-	if at.dir, err = os.MkdirTemp("", "keyturn-"); err != nil {
-		return nil, err
-	}
-	at.remove = func() { _ = os.RemoveAll(at.dir) } // nobody else can read it
-	if at.creds, err = fill(ctx, at.dir, url, setting(cmd, "bus-ca"), creds); err != nil {
-		at.remove()
-		return nil, err
-	}
-	return at, nil
-}
-
-// fill writes what bus.OpenDir needs into a directory, and returns where the
-// credentials are from.
-func fill(ctx context.Context, dir, url, roots, creds string) (from string, err error) {
-	files := map[string][]byte{bus.URLFile: []byte(url + "\n")}
-	if creds != "" {
-		if files[bus.ManagerCreds], from, err = secret.Read(ctx, creds); err != nil {
-			return "", fmt.Errorf("the credentials: %w", err)
-		}
-	}
-	if roots != "" {
-		text, err := durable.ReadTrusted(roots, 1<<20)
-		if err != nil {
-			return "", fmt.Errorf("the CA certificates of the bus: %w", err)
-		}
-		files[bus.RootsFile] = text
-	}
-	for name, text := range files {
-		if err := durable.CreateFile(filepath.Join(dir, name), text, durable.PrivateFile); err != nil {
-			return "", err
-		}
-	}
-	return from, nil
 }
