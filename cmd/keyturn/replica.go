@@ -211,7 +211,9 @@ func newReplicaRevoke() *cobra.Command {
 that is published from then on. It knew the group's key and the private keys of
 the group's certificates, so these are marked to be made anew, and, where the
 group's key is at hand, the group gets a new one. A running "keyturn serve"
-makes what is marked; "keyturn cert renew --group GROUP" does it at once.`,
+makes what is marked; "keyturn cert renew --group GROUP" does it at once.
+
+On DynamoDB it is AWS that lets hosts in: take the host's user or role away there.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(_ *cobra.Command, ids []string) error {
 			if len(ids) != 1 {
@@ -229,6 +231,7 @@ makes what is marked; "keyturn cert renew --group GROUP" does it at once.`,
 				if err != nil {
 					return err
 				}
+				noteAWS(cmd, member.User)
 				out := revocation{ID: member.ID, Group: member.Group, Marked: r.Marked}
 				if out.KeyRotated, err = afterRevoke(ctx, cmd, m, member.Group); err != nil {
 					return fmt.Errorf("%s is revoked, but the group's key could not be turned: %w", member.ID, err)
@@ -242,6 +245,13 @@ makes what is marked; "keyturn cert renew --group GROUP" does it at once.`,
 			})
 		},
 	}))
+}
+
+// noteAWS says who has to take access to the bus away where Keyturn granted none.
+func noteAWS(cmd *cobra.Command, user string) {
+	if user == "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note: AWS still lets it in to the table: take away its user or role, or its key if others share them")
+	}
 }
 
 // revocation is what came of taking a host's rights away.

@@ -98,6 +98,7 @@ type signerRow struct {
 	Name  string    `json:"name"`
 	Added time.Time `json:"added"`
 	Own   bool      `json:"own"` // the one that this command works as
+	user  string    // who he is on the bus, where Keyturn granted it
 }
 
 func newManagerLs() *cobra.Command {
@@ -116,7 +117,7 @@ func newManagerLs() *cobra.Command {
 				var rows []signerRow
 				for i, key := range set.Trusted() {
 					k := set.Keys[i]
-					rows = append(rows, signerRow{key.ID().String(), k.Name, k.Added.UTC(), key.ID() == m.ID()})
+					rows = append(rows, signerRow{key.ID().String(), k.Name, k.Added.UTC(), key.ID() == m.ID(), k.User})
 				}
 				return printList(cmd, rows, []string{"Key", "Name", "Added"}, func(r signerRow) []string {
 					if r.Own {
@@ -201,7 +202,8 @@ func newManagerRevoke() *cobra.Command {
 		Short: "Take a manager's key out of those that are trusted",
 		Long: `Signs anew what the manager signed and what still stands on the bus, takes its key
 out of those that are trusted, and ends its access to the bus. From then on nobody
-believes what it signs. What it knew, it knows: after a theft, replace what is in
+believes what it signs; on DynamoDB its access is AWS's: take its user or role away
+there. What it knew, it knows: after a theft, replace what is in
 the shared configuration, and make the certificates anew with "keyturn cert renew
 --group GROUP --reason compromised".`,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -225,6 +227,7 @@ the shared configuration, and make the certificates anew with "keyturn cert rene
 					return err
 				}
 				gone := without(before, after)
+				noteAWS(cmd, gone.user)
 				return done(cmd, gone, "manager %s (%s) is revoked", gone.Name, gone.Key)
 			})
 		},
@@ -235,7 +238,8 @@ the shared configuration, and make the certificates anew with "keyturn cert rene
 func without(before, after *event.ManagerSet) (gone signerRow) {
 	for i, key := range before.Trusted() {
 		if !slices.ContainsFunc(after.Trusted(), key.Equal) {
-			gone = signerRow{Key: key.ID().String(), Name: before.Keys[i].Name, Added: before.Keys[i].Added.UTC()}
+			k := before.Keys[i]
+			gone = signerRow{Key: key.ID().String(), Name: k.Name, Added: k.Added.UTC(), user: k.User}
 		}
 	}
 	return gone
