@@ -97,14 +97,27 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// Restart ends the emulator and starts it again on its port. It is asked to end:
-// what it acknowledged in its last moments is lost when it is killed.
+// Restart ends the emulator and starts it again on its port.
 func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.Stop(t)
+	s.Resume(t)
+}
+
+// Stop ends the emulator. It is asked to end: what it acknowledged in its last
+// moments is lost when it is killed.
+func (s *Server) Stop(t testing.TB) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	<-s.ended
+}
+
+// Resume starts the emulator again after Stop, on its port and, if it is of Start,
+// with the tables that it had.
+func (s *Server) Resume(t testing.TB) {
+	t.Helper()
 	if err := s.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
