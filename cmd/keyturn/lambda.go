@@ -20,6 +20,9 @@ const maxInvocation = "15m"
 // runLambda makes a pass for each event that AWS Lambda hands over: what
 // "keyturn renew --due" does, configured by variables alone.
 func runLambda(ctx context.Context) error {
+	if err := checkLambda(); err != nil {
+		return errors.Join(err, lambda.ReportStart(ctx, err))
+	}
 	return lambda.Serve(ctx, func(ctx context.Context, e lambda.Event) (any, error) {
 		args := []string{"renew", "--due", "--output", "json", "--timeout", maxInvocation}
 		if e.Max > 0 {
@@ -34,6 +37,20 @@ func runLambda(ctx context.Context) error {
 		}
 		return json.RawMessage(out.Bytes()), nil
 	})
+}
+
+// checkLambda refuses variables with which no pass can ever succeed, before there
+// is one.
+func checkLambda() error {
+	cmd := newRenew()
+	if busURL(cmd) == "" {
+		return errors.New("there is no bus: set KEYTURN_BUS, such as dynamodb://TABLE, and KEYTURN_IDENTITY")
+	}
+	if _, err := namedAs(cmd); err != nil {
+		return err
+	}
+	_, err := passCheckIn(cmd)
+	return err
 }
 
 // forCheckIn is kept of an invocation for what comes after the pass.
