@@ -131,6 +131,14 @@ func TestReplaceManager(t *testing.T) {
 	second.keyturn("group", "key", "rotate", "web")
 	w.allConverged()
 	w.holdsOnly(w.group("web").Key)
+
+	// The first one's host goes on being where the bus is, after a restart too.
+	w.manager.stop(t, sigterm)
+	w.serve()
+	if _, err := second.renew(rows[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	w.allConverged()
 	process.stop(t, sigterm)
 	w.watch.check(t, w.histories())
 }

@@ -333,6 +333,17 @@ func (in *instance) makeManager(ctx context.Context) error {
 	if in.manager, err = manager.New(c); err != nil {
 		return err
 	}
+	err = in.prepare(ctx)
+	if in.embedded != nil && errors.Is(err, manager.ErrNotManager) {
+		// The others need the bus. Whom they revoke is told to it.
+		in.logger.Error("the bus runs, and this process manages nothing: other managers have revoked its key", "error", err)
+		return nil
+	}
+	return err
+}
+
+// prepare writes what has to be on the bus before it is worked on.
+func (in *instance) prepare(ctx context.Context) error {
 	if err := in.manager.Init(ctx); err != nil {
 		return err
 	}
