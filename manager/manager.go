@@ -48,6 +48,13 @@ type Config struct {
 	// refused.
 	Managers []*seal.VerifyKey
 	Serial   uint64
+	// Chain is what Learnt was told last, nil if nothing: Managers are followed from
+	// there on. Without it a manager that was revoked, and can still write to the
+	// bus, is believed after a start by whoever starts from older keys.
+	Chain []byte
+	// Learnt, if not nil, is given the list of managers, as it stands on the bus,
+	// when it is a newer one than Chain: to be kept where nobody else can write.
+	Learnt func(chain []byte)
 	// Name and User tell other managers of this one: what people call it, the
 	// host's name if empty, and the public half of the key by which it logs in to
 	// the bus, "" where the engine knows none. Init writes them.
@@ -100,6 +107,7 @@ type Manager struct {
 	mint     func([]byte) (Credentials, error)              // nil: no credentials are made
 	keys     func(group string) ([]*seal.PrivateKey, error) // never nil
 	revoked  func(users []string)                           // nil: nobody wants to know
+	learnt   func(chain []byte)                             // nil: nobody keeps it
 
 	trust atomic.Pointer[trust]
 	live  atomic.Pointer[view] // Run's; nil while it does not run
@@ -127,7 +135,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		log: c.Log, board: c.Board, every: max(time.Second, cmp.Or(c.Every, event.BeaconEvery)), identity: c.Identity,
-		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked,
+		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked, learnt: c.Learnt,
 		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
 		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer),
@@ -140,6 +148,12 @@ func New(c Config) (*Manager, error) {
 	t := &trust{keys: c.Managers, serial: c.Serial}
 	if t.keys == nil {
 		t.keys = []*seal.VerifyKey{c.Identity.Signing.Public()}
+	}
+	if len(c.Chain) > 0 {
+		if t.follow(m.tenant, c.Chain); t.problem != nil {
+			m.logger.Error("the list of managers that was kept does not follow from the keys that are trusted; those are, and the bus is asked", "error", t.problem)
+			t.problem = nil
+		}
 	}
 	m.trust.Store(t)
 	if m.keys == nil {

@@ -29,6 +29,9 @@ func hostName() string {
 // initSigners writes the first set of managers, if there is none.
 func (m *Manager) initSigners(ctx context.Context) error {
 	t, err := m.lookUpManagers(ctx)
+	if err == nil {
+		t, err = m.putBack(ctx, t)
+	}
 	if err != nil {
 		return err
 	}
@@ -51,6 +54,26 @@ func (m *Manager) initSigners(ctx context.Context) error {
 		err = t.problem
 	}
 	return err
+}
+
+// putBack writes the list of managers that is known in place of an older one, or
+// none: the log went back.
+func (m *Manager) putBack(ctx context.Context, t *trust) (*trust, error) {
+	if len(t.chain) == 0 {
+		return t, nil
+	}
+	entry, err := m.newest(ctx, event.ManagersKey)
+	if err != nil {
+		return nil, &busError{fmt.Errorf("reading who the managers are: %w", err)}
+	}
+	if entry.Data != nil && !errors.Is(t.problem, event.ErrOldManagers) {
+		return t, nil
+	}
+	m.logger.Error("the log went back: the list of managers is put there again", "serial", t.serial)
+	if _, err := m.write(ctx, event.ManagersKey, entry.Position, t.chain); err != nil && !conflict(err) {
+		return nil, err
+	}
+	return m.lookUpManagers(ctx)
 }
 
 // appendSet adds a set to the chain that stands at after.

@@ -30,7 +30,8 @@ type trust struct {
 	sets    []*event.ManagerSet // the chain, set being the last
 	former  []event.ManagerKey  // managers of earlier sets that are not in set
 	problem error
-	read    bool // the bus was asked
+	chain   []byte // what set is from, as it stood on the bus
+	read    bool   // the bus was asked
 }
 
 // lookAgain is the time after which a signer that was not among the managers is
@@ -75,6 +76,9 @@ func (m *Manager) learn(data []byte) *trust {
 		if !m.trust.CompareAndSwap(old, &next) {
 			continue
 		}
+		if m.learnt != nil && next.problem == nil && (old.serial < next.serial || old.chain == nil) && next.chain != nil {
+			m.learnt(next.chain)
+		}
 		if next.problem != nil {
 			m.logger.Error("the list of managers on the bus is left out", "error", next.problem)
 		}
@@ -93,7 +97,7 @@ func (t *trust) follow(tenant string, data []byte) {
 		t.problem = err
 		return
 	}
-	t.keys, t.serial, t.set = set.Trusted(), set.Serial, set
+	t.keys, t.serial, t.set, t.chain = set.Trusted(), set.Serial, set, data
 	t.sets, t.former = setsOf(tenant, data), nil
 	for _, s := range t.sets {
 		for _, k := range s.Keys {

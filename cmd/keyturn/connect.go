@@ -255,6 +255,14 @@ func inData(cmd *cobra.Command, data string) (*place, error) {
 	if at.config.Identity, err = d.Identity(); err != nil {
 		return nil, err
 	}
+	if at.config.Chain, err = d.ManagerChain(); err != nil {
+		return nil, fmt.Errorf("the list of managers that was seen last: %w", err)
+	}
+	at.config.Learnt = func(chain []byte) {
+		if err := d.SetManagerChain(chain); err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: who the managers are could not be written down in %s: %v\n", data, err)
+		}
+	}
 	at.config.Keys = d.GroupKeys
 	return at, nil
 }

@@ -323,6 +323,14 @@ func (in *instance) makeManager(ctx context.Context) error {
 	if c.Managers, err = in.dir.Managers(); err != nil {
 		return err
 	}
+	if c.Chain, err = in.dir.ManagerChain(); err != nil {
+		return fmt.Errorf("the list of managers that was seen last: %w", err)
+	}
+	c.Learnt = func(chain []byte) {
+		if err := in.dir.SetManagerChain(chain); err != nil {
+			in.logger.Error("who the managers are could not be written down: after a restart one that was revoked may be believed", "error", err)
+		}
+	}
 	if c.Instance, err = in.dir.Instance(); err != nil {
 		return err
 	}

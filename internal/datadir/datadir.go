@@ -8,6 +8,7 @@
 //	kind               "dev" or "production": neither takes the other's
 //	identity.pem       the manager's signing key, the managers' sealing keys
 //	managers.pub       the signing keys that replicas trust
+//	managers.event     the newest list of managers that was seen on the bus
 //	groups/NAME.key    the private keys of groups
 //	instance           the name of this manager over restarts
 //	tenant             the namespace on the bus
@@ -41,6 +42,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/durable"
 	"github.com/keyturn/keyturn/replica"
 	"github.com/keyturn/keyturn/seal"
@@ -249,6 +251,25 @@ func (d *Dir) Identity() (*seal.Identity, error) {
 // Managers reads the trusted signing keys.
 func (d *Dir) Managers() ([]*seal.VerifyKey, error) {
 	return seal.ReadVerifyKeyFile(d.File(replica.ManagersFile))
+}
+
+// managersEvent is the file of the newest list of managers that was seen on the
+// bus.
+const managersEvent = "managers.event"
+
+// ManagerChain returns the newest list of managers that was seen on the bus, nil
+// if none was.
+func (d *Dir) ManagerChain() ([]byte, error) {
+	data, err := durable.ReadTrusted(d.File(managersEvent), event.MaxSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// SetManagerChain keeps the newest list of managers.
+func (d *Dir) SetManagerChain(data []byte) error {
+	return durable.WriteFile(d.File(managersEvent), data, durable.PrivateFile)
 }
 
 // GroupKeys reads the private keys of a group, the newest first. None is no
