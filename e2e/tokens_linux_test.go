@@ -23,6 +23,7 @@ import (
 
 // TestTokens gives hosts tokens that must not let them in.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	token, h := f.token("web"), newHost(t, f.network, "lb1")
 	dir := func(name string) string { return filepath.Join(h.state, name) }
@@ -65,6 +66,7 @@ func changed(t *testing.T, text string, change func(*event.Token)) string {
 
 // TestGroupsAreApart has a balancer of another group, which gets nothing of web's.
 func TestGroupsAreApart(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.ops.keyturn("group", "mk", "db")
 	web, db := f.join(newHost(t, f.network, "lb1"), "web"), f.join(newHost(t, f.network, "db1"), "db")
@@ -93,6 +95,7 @@ func TestGroupsAreApart(t *testing.T) {
 // TestJoinKilled kills a join at two points: with nothing but its own keys, and
 // while it waits for the group's key. The same command completes it.
 func TestJoinKilled(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	token, h := f.token("web"), newHost(t, f.network, "lb1")
 	dir := filepath.Join(h.state, "replica")
@@ -136,6 +139,7 @@ func TestJoinKilled(t *testing.T) {
 // with the certificate that joined directories pin gets no further than the
 // greeting.
 func TestBusIsTLS(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	pinned := x509.NewCertPool()
 	text, err := os.ReadFile(filepath.Join(f.ops.data, "bus.ca"))

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -66,11 +67,10 @@ func New(t testing.TB) *Network {
 func (n *Network) Host(name string) *Host {
 	n.t.Helper()
 	n.hosts++
-	h := &Host{Name: name, IP: loopback(n.hosts)}
 	if n.hub == 0 {
-		return h
+		return &Host{Name: name, IP: loopback()}
 	}
-	h.Apart, h.IP = true, Prefix+strconv.Itoa(n.hosts)
+	h := &Host{Name: name, IP: Prefix + strconv.Itoa(n.hosts), Apart: true}
 	var err error
 	if h.process, err = hold(n.t); err != nil {
 		n.t.Fatal(err)
@@ -97,11 +97,14 @@ func (n *Network) Host(name string) *Host {
 	return h
 }
 
-// loopback is the address of a host that is not apart. Test processes that run at
-// once have different ones.
-func loopback(i int) string {
+// loopbacks counts the hosts of this process that are not apart.
+var loopbacks atomic.Uint32
+
+// loopback returns the address of a host that is not apart. Tests that run at once
+// have different ones, in other processes, too.
+func loopback() string {
 	pid := os.Getpid()
-	return fmt.Sprintf("127.%d.%d.%d", 1+pid>>8%254, pid%256, i)
+	return fmt.Sprintf("127.%d.%d.%d", 1+pid>>8%254, pid%256, 1+(loopbacks.Add(1)-1)%254)
 }
 
 // hold starts a process with namespaces of its own, which end with it. It lives
