@@ -18,8 +18,9 @@ import (
 //
 // A generation that is being made meanwhile is not published: it may rest on
 // what the mark is about, such as the group's former key. Marking what is
-// marked already changes nothing, unless the reason is event.ReasonCompromised
-// and the mark's is not.
+// marked already changes nothing, unless an attempt failed since, whose back-off
+// ends, or the reason is event.ReasonCompromised and the mark's is not: that
+// reason stays.
 //
 // The error may be a *NotFoundError or a *RemovedError.
 func (m *Manager) Mark(ctx context.Context, id, reason string) error {
@@ -66,7 +67,10 @@ func (m *Manager) mark(ctx context.Context, c *Managed, reason string) error {
 	if c.Removed {
 		return &RemovedError{c.ID}
 	}
-	if c.Mark != nil && (reason != event.ReasonCompromised || c.Mark.Reason == reason) {
+	if c.Mark != nil && reason != event.ReasonCompromised {
+		reason = c.Mark.Reason
+	}
+	if c.Mark != nil && c.Mark.Reason == reason && c.Failure == nil {
 		return nil
 	}
 	next := c.State
