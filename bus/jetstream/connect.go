@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,8 +113,7 @@ func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
 		nats.IgnoreDiscoveredServers(),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(250 * time.Millisecond),
-		nats.ReconnectJitter(250*time.Millisecond, time.Second),
+		nats.CustomReconnectDelay(func(int) time.Duration { return c.patience() }),
 		nats.ReconnectBufSize(-1), // an append that was not sent is an error, not a surprise for later
 		nats.IgnoreAuthErrorAbort(),
 		nats.Timeout(requestTimeout),
@@ -171,6 +171,28 @@ func (m *memory) before(text string) bool {
 	}
 	m.said[text] = now
 	return false
+}
+
+// Waits between attempts to connect. Who was refused is refused again, unless he
+// gets other credentials.
+const (
+	reconnectWait = 250 * time.Millisecond
+	refusedWait   = 10 * time.Second
+)
+
+// patience is how long to wait before the next attempt, with jitter: a fleet
+// that lost its bus does not come back as one.
+func (c *conn) patience() time.Duration {
+	wait := reconnectWait
+	if failed := c.failed.Load(); failed != nil && refused(*failed) {
+		wait = refusedWait
+	}
+	return wait + rand.N(wait)
+}
+
+// refused reports whether the server did not let the user in.
+func refused(err error) bool {
+	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAuthExpired)
 }
 
 // User is the public key of the user that logs in; "" without credentials.
