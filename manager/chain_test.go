@@ -3,6 +3,7 @@
 package manager
 
 import (
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"testing"
@@ -131,6 +132,40 @@ func TestAnUnfitListOfManagers(t *testing.T) {
 	for _, kept := range [][]byte{foreign, []byte("junk")} {
 		if set, err := f.keeping(t, &kept).Signers(t.Context()); err != nil || set.Serial != 1 {
 			t.Errorf("%+v %v", set, err)
+		}
+	}
+}
+
+// TestATokenEndsWithItsMaker: whoever stole a manager's directory may have kept
+// some, one of them used up by a request that he has not sent yet.
+func TestATokenEndsWithItsMaker(t *testing.T) {
+	f, m := newJoinable(t)
+	b := f.other(t, m, "b", "")
+	mb := f.as(t, b, f.identity.Signing.Public())
+	unused, used := f.guest(t, newToken(t, mb)), f.guest(t, newToken(t, mb))
+	request := used.signed(t, nil)
+	body, at, err := get[*event.JoinToken](t.Context(), mb, event.TokenKey(used.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(request)
+	body.Request, body.Used = sum[:], time.Now()
+	if _, err := mb.append(t.Context(), at, body); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.RevokeSigner(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	unused.ask(t)
+	if _, err := f.log.Append(t.Context(), event.JoinKey(used.ID), bus.Position{}, request); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := m.Grant(t.Context(), DefaultGroup, []*seal.PrivateKey{f.group}); err != nil || n != 0 {
+		t.Errorf("%d were let in, %v", n, err)
+	}
+	for what, g := range map[string]*guest{"unused": unused, "used": used} {
+		if h := g.member(t, m); h != nil {
+			t.Errorf("a member by a token that was %s: %s", what, h.ID)
 		}
 	}
 }

@@ -78,6 +78,9 @@ func (m *Manager) verified(ctx context.Context, request bus.Entry) (*event.JoinR
 	if isNotFound(err) {
 		return refuse("there is no such token")
 	}
+	if errors.Is(err, seal.ErrUnknownSigner) {
+		return refuse("the token is of somebody who is not, or no longer, a manager")
+	}
 	if err != nil {
 		return nil, nil, at, err
 	}

@@ -173,7 +173,8 @@ func (m *Manager) AddSigner(ctx context.Context, name string, key *seal.VerifyKe
 //
 // What the revoked manager writes afterwards is believed by nobody. If it is
 // alive and well, stop it first: until it has learnt of this, what it writes
-// hides what stood there. RevokeSigner may be called again, for what was cut
+// hides what stood there. The join tokens that it made end, too; the members that
+// it let in stay. RevokeSigner may be called again, for what was cut
 // short. Its user of the bus is told to
 // Config.Revoked; that it has no more rights there is the work of the bus.
 func (m *Manager) RevokeSigner(ctx context.Context, prefix string) error {

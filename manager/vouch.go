@@ -21,9 +21,10 @@ import (
 // a group or of the bus have to be.
 const atOnce = 8
 
-// signedScopes are those in which managers' entries stand, the states before
-// their copies.
-var signedScopes = []string{event.StateScope, groupsScope, "names", "conf", event.TokenScope, event.MemberScope}
+// signedScopes are those in which managers' entries stand that outlive who wrote
+// them, the states before their copies. Join tokens end with their maker: he may
+// have kept some.
+var signedScopes = []string{event.StateScope, groupsScope, "names", "conf", event.MemberScope}
 
 // A voucher signs anew what managers signed that are to be believed no more.
 type voucher struct {
