@@ -56,7 +56,7 @@ func (m *Manager) AddGroup(ctx context.Context, name string, key *seal.PublicKey
 func (m *Manager) group(ctx context.Context, name string) (*event.Group, bus.Position, error) {
 	g, at, err := get[*event.Group](ctx, m, event.GroupKey(name))
 	if isNotFound(err) || err == nil && g.Removed {
-		return nil, at, &InvalidError{fmt.Sprintf("there is no group %q on the bus; `keyturn serve` makes %q", name, DefaultGroup)}
+		return nil, at, &InvalidError{fmt.Sprintf("there is no group %q: `keyturn group mk %s` makes it, and `keyturn group ls` lists what there is", name, name)}
 	}
 	return g, at, err
 }

@@ -47,14 +47,14 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("there is no managed certificate %q: `keyturn cert ls` lists them", e.ID)
 }
 
-// AmbiguousError says that several ids start with a prefix.
+// AmbiguousError says that a prefix, or a name, fits several ids.
 type AmbiguousError struct {
 	Prefix string
 	IDs    []string
 }
 
 func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("%q is the start of %d ids: %s", e.Prefix, len(e.IDs), strings.Join(e.IDs, ", "))
+	return fmt.Sprintf("%q fits %d ids: %s: give more of one", e.Prefix, len(e.IDs), strings.Join(e.IDs, ", "))
 }
 
 // RemovedError says that a managed certificate was removed.

@@ -27,7 +27,9 @@ type Member struct {
 // NoMemberError says that no member has an id.
 type NoMemberError struct{ ID string }
 
-func (e *NoMemberError) Error() string { return fmt.Sprintf("there is no member %q", e.ID) }
+func (e *NoMemberError) Error() string {
+	return fmt.Sprintf("there is no member %q: `keyturn replica ls` lists them; one that is revoked goes by its whole id", e.ID)
+}
 
 // Members returns the members of a group, of all groups if that is "", by group,
 // name and id, revoked ones included. One that cannot be read is an error, and

@@ -255,7 +255,7 @@ func (l *signerList) find(prefix string) (event.ManagerKey, error) {
 			return event.ManagerKey{}, e
 		}
 	}
-	return event.ManagerKey{}, &InvalidError{fmt.Sprintf("there is no manager %q", prefix)}
+	return event.ManagerKey{}, &InvalidError{fmt.Sprintf("there is no manager %q: `keyturn manager ls` lists them", prefix)}
 }
 
 // idOf returns the id of a manager's key as people read it.

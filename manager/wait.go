@@ -46,9 +46,9 @@ type MissingReplica struct {
 // Error names everyone, one a line.
 func (e *NotServedError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "version %s of %s is served by %d of %d replicas (%v)", e.Version, e.ID, e.Served, e.Of, e.Err)
+	fmt.Fprintf(&b, "version %s of %s is served by %d of %d replicas", e.Version, e.ID, e.Served, e.Of)
 	if e.Of == 0 {
-		b.WriteString(": no replica of its group has ever reported")
+		b.WriteString(": none of its group has ever reported; a host joins by `keyturn replica join`, and reports once a program serves from its directory")
 	}
 	for _, r := range e.Missing {
 		fmt.Fprintf(&b, "\n  %s (%s): %s", r.Name, r.Member, r.Why)
