@@ -7,6 +7,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -31,12 +33,24 @@ func runLambda(ctx context.Context) error {
 		if limit := passLimit(ctx, e.For); limit > 0 {
 			args = append(args, "--for", limit.String())
 		}
-		var out, said bytes.Buffer
-		if code := run(ctx, args, strings.NewReader(""), &out, &said); code != 0 {
-			return nil, errors.New(strings.TrimSpace(said.String()))
+		var out bytes.Buffer
+		log := redacted{os.Stderr}
+		if _, err := execute(ctx, args, strings.NewReader(""), &out, log); err != nil {
+			_, _ = out.WriteTo(log) // what became of each certificate; that it failed is reported
+			return nil, err
 		}
 		return json.RawMessage(out.Bytes()), nil
 	})
+}
+
+// A redacted is a writer of lines that tells no secret.
+type redacted struct{ to io.Writer }
+
+func (r redacted) Write(line []byte) (int, error) {
+	if _, err := io.WriteString(r.to, lambda.Redact(string(line))); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // checkLambda refuses variables with which no pass can ever succeed, before there

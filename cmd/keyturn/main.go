@@ -39,13 +39,19 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+// execute runs a command.
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) (*cobra.Command, error) {
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	cmd, err := root.ExecuteContextC(ctx)
+	return root.ExecuteContextC(ctx)
+}
+
+// run runs a command, says why it failed, and returns the exit code.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	cmd, err := execute(ctx, args, in, out, errOut)
 	switch usage := (*usageError)(nil); {
 	case err == nil:
 		return 0

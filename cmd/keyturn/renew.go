@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ code 1. --check-in reports the pass to a dead-man's switch.`,
 			p := &duePass{cmd: cmd, options: o}
 			err = withManager(cmd, p.run)
 			checkIn(cmd.Context(), cmd, c, checkin.Result{
-				Passed: time.Now(), OK: err == nil, Due: len(p.rows), Renewed: len(p.rows) - p.failed, Failed: p.failed,
+				Passed: time.Now(), OK: err == nil, Due: len(p.rows), Renewed: p.renewed, Failed: p.failed,
 			})
 			return err
 		},
@@ -86,7 +87,9 @@ type duePass struct {
 	cmd     *cobra.Command
 	options manager.DueOptions
 	rows    []dueRow
+	renewed int
 	failed  int
+	first   string // which failed, and why
 }
 
 // run makes the pass and prints each certificate as it is done.
@@ -108,7 +111,7 @@ func (p *duePass) run(ctx context.Context, m *manager.Manager) error {
 		_, err = fmt.Fprintln(out, "nothing is due")
 	}
 	if p.failed > 0 {
-		err = errors.Join(err, fmt.Errorf("%d of %d could not be renewed", p.failed, len(p.rows)))
+		err = errors.Join(err, fmt.Errorf("%d of %d could not be renewed, the first of them %s", p.failed, len(p.rows), p.first))
 	}
 	return err
 }
@@ -123,6 +126,9 @@ func (p *duePass) take(results []manager.DueResult) {
 		case r.Err != nil:
 			row.Error = r.Err.Error()
 			p.failed++
+			p.first = cmp.Or(p.first, fmt.Sprintf("%s (%s): %s", r.ID, strings.Join(r.Names, ", "), strings.ReplaceAll(row.Error, "\n", "; ")))
+		default:
+			p.renewed++
 		}
 		p.rows = append(p.rows, row)
 	}
