@@ -136,6 +136,7 @@ type certificate struct {
 	Epoch          uint64
 	Generation     uint64
 	Removed        bool
+	RenewAt        time.Time `json:"renew_at"`
 	Certificate    *issued
 	History        []generation
 }

@@ -122,7 +122,7 @@ func (s *sandbox) end(p *process) {
 			return
 		}
 	}
-	if s.t.Failed() && p.name == keyturn && p.args[0] == "serve" {
+	if s.t.Failed() && p.name == keyturn && len(p.args) > 0 && p.args[0] == "serve" {
 		s.t.Logf("%s: exit code %d\n%s\n%s", p, p.code, tail(p.out.String()), tail(p.err.String()))
 	}
 }
