@@ -26,7 +26,7 @@ var (
 	// ErrJoined means that the directory is a joined one already.
 	ErrJoined = errors.New("replica: joined already")
 	// ErrTokenUsed means that another host joined by the token.
-	ErrTokenUsed = errors.New("replica: the join token was used by another host: make a new one")
+	ErrTokenUsed = errors.New("replica: the join token was used by another host: if that is none of yours, revoke it as a manager; make a new one")
 	// ErrTokenExpired means that the token's time is over.
 	ErrTokenExpired = errors.New("replica: the join token has expired: make a new one, and look at the host's clock if it was new")
 )

@@ -28,7 +28,7 @@ gets what it needs in one directory: its own keys, credentials for the bus that
 reach no further than its group, and the group's key.
 
   on a manager's host     keyturn replica token web
-  on the other host       keyturn replica join TOKEN --dir /var/lib/keyturn-replica`,
+  on the other host       keyturn replica join - --dir /var/lib/keyturn-replica < token`,
 		newReplicaToken(), newReplicaJoin(), newReplicaLs(), newReplicaRevoke())
 }
 
@@ -41,8 +41,9 @@ func newReplicaToken() *cobra.Command {
 		Use:   "token GROUP",
 		Short: "Print a token by which one host can join a group, once",
 		Long: `Prints a join token: one host can join the group by it, once, within 15 minutes.
-It pins the managers' signing keys and the bus. It is a secret until it is used:
-carry it as you would a password.`,
+It pins the managers' signing keys and the bus. It is a secret until it expires:
+carry it as you would a password. If the host finds it used, somebody else joined:
+"keyturn replica ls" shows who, to be revoked.`,
 		Example: "  keyturn replica token web | ssh lb1 keyturn replica join - --dir /var/lib/keyturn-replica",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			life, err := config.ParseDuration(lifetime)
@@ -77,8 +78,8 @@ where a program serves:
 
 A manager has to be there to answer: a running "keyturn serve", or somebody who
 runs "keyturn group grant". Interrupted at any point, the same command with the
-same token goes on. "-" reads the token from standard input, where no list of
-processes shows it; KEYTURN_TOKEN holds it, too.`,
+same token goes on. "-" reads the token from standard input: as an argument it stands
+in the list of processes and in the shell's history. KEYTURN_TOKEN holds it, too.`,
 		Example:           "  keyturn replica join - --dir /var/lib/keyturn-replica < token",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(_ *cobra.Command, tokens []string) error {

@@ -201,11 +201,16 @@ func newManagerRevoke() *cobra.Command {
 		Use:   "revoke KEY|NAME",
 		Short: "Take a manager's key out of those that are trusted",
 		Long: `Signs anew what the manager signed and what still stands on the bus, takes its key
-out of those that are trusted, and ends its access to the bus. From then on nobody
-believes what it signs; on DynamoDB its access is AWS's: take its user or role away
-there. What it knew, it knows: after a theft, replace what is in
-the shared configuration, and make the certificates anew with "keyturn cert renew
---group GROUP --reason compromised".`,
+out of those that are trusted, and has the credentials revoked by which it reached
+the bus. From then on nobody believes what it signs, and its join tokens are void;
+on DynamoDB its access is AWS's: take its user or role away there.
+That retires a manager. A thief still knows what it knew, and no command replaces
+that yet: the key that opens what is sealed to the managers, now and later, and, on
+an embedded bus, the key that signs credentials, by which he can make himself new
+ones, to read everything and to destroy, not to be believed. After a theft, keep him
+from the port of the bus, see by "keyturn replica ls" and "keyturn group ls" that he
+left no host and no key of his own behind, and set up the managers anew: SECURITY.md
+says more.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(_ *cobra.Command, keys []string) error {
 			if len(keys) != 1 {
