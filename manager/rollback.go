@@ -77,7 +77,11 @@ func (m *Manager) openProof(ctx context.Context, group string, data []byte) (*ev
 	if !bus.InScope(e.Key, event.GroupScope(group)) {
 		return nil, fmt.Errorf("%w: %s is not of group %q", event.ErrMoved, e.Key, group)
 	}
-	if e, err = m.open(ctx, e.Key, data); err != nil {
+	t, err := m.trusted(ctx) // a replica must not make a manager ask the bus for each
+	if err != nil {
+		return nil, err
+	}
+	if e, err = event.Open(t.keys, m.tenant, e.Key, data); err != nil {
 		return nil, err
 	}
 	if versionOf(e.Body) == (event.Version{}) {

@@ -464,3 +464,30 @@ func TestAProofWaitsForTheBus(t *testing.T) {
 		}
 	})
 }
+
+// TestForgedProofsDoNotFloodTheBus: a replica can make up as many signers as it
+// likes.
+func TestForgedProofsDoNotFloodTheBus(t *testing.T) {
+	f, _ := newFleet(t)
+	log := &gets{Log: f.log}
+	m, err := New(Config{Log: log, Identity: f.identity, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		key, err := seal.GenerateSigningKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := event.Sign(key, DefaultTenant, time.Now(), &event.Removal{Group: DefaultGroup, ID: event.NewID(), Version: event.Version{Epoch: 1, Generation: 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.prove(t.Context(), DefaultGroup, "liar", data, func(string) *Managed { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := m.Stats(); s.ProofsRefused != 100 || log.n > 1 {
+		t.Errorf("%d refused, %d reads", s.ProofsRefused, log.n)
+	}
+}

@@ -84,6 +84,7 @@ func (m *Manager) learn(data []byte) *trust {
 		}
 		m.mu.Lock()
 		clear(m.strangers)
+		clear(m.judged) // a proof may be one now
 		m.mu.Unlock()
 		return &next
 	}
