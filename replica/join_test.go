@@ -181,6 +181,13 @@ func TestWhatIsNoJoin(t *testing.T) {
 	if err := join(f.token(), dir); contains(err, "identity.pem", "something else's") != nil {
 		t.Errorf("a manager's directory: %v", err)
 	}
+	dir = t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := join(f.token(), dir); contains(err, dir, "0777", "chmod") != nil {
+		t.Errorf("a directory that others can write to: %v", err)
+	}
 
 	nowhere := f.token()
 	nowhere.URLs = []string{"unknown://x"}

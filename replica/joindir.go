@@ -48,6 +48,9 @@ func (d joinDir) check() error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
+	if fi, err := os.Stat(string(d)); err == nil && fi.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("replica: joining: %[1]s has mode %04[2]o: others can put files into it; run: chmod go-w %[1]s", d, fi.Mode().Perm())
+	}
 	entries, err := os.ReadDir(string(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
