@@ -19,7 +19,8 @@ const (
 	MaxReceipt = 1000
 	// MaxProofs is how many events a receipt holds as proofs.
 	MaxProofs = 16
-	maxPages  = 1000
+	// MaxPages is how many pages a receipt has at most.
+	MaxPages = 1000
 )
 
 // Receipt is what a replica reports, signed by the member's own key, on the
@@ -142,7 +143,7 @@ func (r *Receipt) fields(f *codec) {
 
 func (r *Receipt) check() error {
 	switch {
-	case r.Pages == 0 || r.Pages > maxPages || r.Page >= r.Pages:
+	case r.Pages == 0 || r.Pages > MaxPages || r.Page >= r.Pages:
 		return fmt.Errorf("page %d of %d", r.Page, r.Pages)
 	case len(r.Certificates) > MaxReceipt:
 		return fmt.Errorf("%d certificates on a page: at most %d are allowed", len(r.Certificates), MaxReceipt)

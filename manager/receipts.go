@@ -5,6 +5,7 @@ package manager
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -90,6 +91,11 @@ func (v *view) receipt(h *host, r *event.Receipt, at time.Time, sum [sha256.Size
 	proofs := r.Proofs
 	tidy(r)
 	v.mu.Lock()
+	if limit := v.pagesLocked(); int(r.Page) >= limit {
+		v.mu.Unlock()
+		v.refuse(h, fmt.Errorf("page %d: %d are enough for all certificates on the bus", r.Page, limit))
+		return
+	}
 	h.refused = ""
 	if n := int(r.Page) + 1 - len(h.pages); n > 0 {
 		h.pages = append(h.pages, make([]page, n)...)
@@ -107,6 +113,30 @@ func (v *view) receipt(h *host, r *event.Receipt, at time.Time, sum [sha256.Size
 		v.proofs(r.Group, r.Member, proofs)
 	}
 	v.tell()
+}
+
+// sparePages is how many more pages of a receipt are taken than all certificates
+// fill: a replica may be ahead of this manager, or hold what the bus has lost.
+const sparePages = 10
+
+// pagesLocked is how many pages of a receipt are taken, so that what a member
+// makes up costs a manager no more memory than the certificates do. Before those
+// are known, it is all.
+func (v *view) pagesLocked() int {
+	if !v.caught[event.StateScope] {
+		return event.MaxPages
+	}
+	return min(event.MaxPages, len(v.certs)/event.MaxReceipt+sparePages)
+}
+
+// trimLocked lets go of the pages that are not taken any more.
+func (v *view) trimLocked() {
+	limit := v.pagesLocked()
+	for _, h := range v.hosts {
+		if len(h.pages) > limit {
+			h.pages = slices.Clone(h.pages[:limit])
+		}
+	}
 }
 
 // seenLocked returns when a receipt came. One that was there before has been

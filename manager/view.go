@@ -113,6 +113,9 @@ func (v *view) problem(key string, err error) {
 func (v *view) mark(scope string) {
 	v.mu.Lock()
 	v.caught[scope] = true
+	if scope == event.StateScope {
+		v.trimLocked()
+	}
 	v.mu.Unlock()
 	v.tell()
 }
