@@ -44,7 +44,7 @@ func (j *join) granted(ctx context.Context) (*event.Member, error) {
 		}
 		j.tell("the bus at %s cannot be used; trying on: %v", j.where(), err)
 		if !retry.wait(ctx) {
-			return nil, j.unanswered(err)
+			return nil, j.unanswered(ctx.Err())
 		}
 	}
 }
@@ -52,7 +52,9 @@ func (j *join) granted(ctx context.Context) (*event.Member, error) {
 // attempt uses one connection to the bus. It returns nil when j.member has
 // keys.
 func (j *join) attempt(ctx context.Context) error {
-	j.tell("reaching the bus at %s", j.where())
+	if j.said == "" { // else it says why the last attempt failed
+		j.tell("reaching the bus at %s", j.where())
+	}
 	if j.member == nil {
 		var stop context.CancelFunc
 		ctx, stop = context.WithDeadline(ctx, j.token.Expires)

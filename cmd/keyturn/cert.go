@@ -27,8 +27,8 @@ func newCert() *cobra.Command {
 it, with a new key. An id may be given by any start of it that is unambiguous.
 
 These commands work on the bus directly. They find it, and an identity, in the
-data directory of a running instance, or on any other machine through --nats,
---creds and --identity.`,
+data directory of a running instance or one that "keyturn manager add" made, or
+through --bus, --creds and --identity.`,
 		newCertMk(), newCertLs(), newCertCat(), newCertRenewable(), newCertRenew(), newCertRm(), newCertHistory()))
 }
 
@@ -134,6 +134,7 @@ be had, nothing stays behind.`,
 	f.BoolVar(&r.Force, "force", false, "even if these names are managed already")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	completeFlag(cmd, "key", strings.Fields(keyTypes(" "))...)
+	completeGroupFlag(cmd)
 	return addWaitFlag(cmd)
 }
 
@@ -341,6 +342,7 @@ running manager goes on where this command is interrupted.`,
 	cmd.Flags().StringVar(&g, "group", "", "all certificates of this group")
 	cmd.Flags().StringVar(&reason, "reason", event.ReasonRekey, "why, for the history: "+event.ReasonRekey+" or "+event.ReasonCompromised)
 	completeFlag(cmd, "reason", event.ReasonRekey, event.ReasonCompromised)
+	completeGroupFlag(cmd)
 	return addWaitFlag(cmd)
 }
 
@@ -348,6 +350,9 @@ running manager goes on where this command is interrupted.`,
 func renewGroup(cmd *cobra.Command, name, reason string) error {
 	return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
 		n, err := m.RenewGroup(ctx, name, reason)
+		if n == 0 && err != nil {
+			return err
+		}
 		if err != nil {
 			return fmt.Errorf("not all of the %d certificates of group %s that are marked were made anew; whoever runs tries again: %w", n, name, err)
 		}

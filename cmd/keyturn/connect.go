@@ -36,7 +36,7 @@ func addConnectFlags(cmd *cobra.Command) *cobra.Command {
 	f.String("bus-ca", "", "file of the CA certificates that the bus is known by (KEYTURN_BUS_CA; default: the system's)")
 	f.String("identity", "", "identity of a manager: a file, or a reference to a secret (KEYTURN_IDENTITY)")
 	f.String("tenant", "", "namespace on the bus (KEYTURN_TENANT; default: the data directory's)")
-	f.Duration("timeout", 5*time.Minute, "give up after this time; with --renew-all, on each certificate")
+	f.Duration("timeout", 5*time.Minute, "give up after this time")
 	return cmd
 }
 
@@ -94,7 +94,7 @@ func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager
 	defer closeBus()
 	err = work(ctx, m)
 	if err != nil && errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) != nil {
-		return fmt.Errorf("%w: %w", err, context.Cause(ctx))
+		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
 	return err
 }

@@ -82,6 +82,14 @@ func completeGroups(cmd *cobra.Command, got []string, _ string) (names []string,
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeGroupFlag has the shell offer the groups for --group.
+func completeGroupFlag(cmd *cobra.Command) {
+	// The only error is a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc("group", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return completeGroups(cmd, nil, typed)
+	})
+}
+
 func newGroupMk() *cobra.Command {
 	return addKeyFlag(groupName(&cobra.Command{
 		Use:   "mk GROUP",

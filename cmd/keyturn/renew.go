@@ -41,7 +41,7 @@ code 1. --check-in reports the pass to a dead-man's switch.`,
 				return usagef("what shall be renewed? --due is all that is due; one certificate is renewed by `keyturn cert renew ID`")
 			}
 			if o.Max < 0 {
-				return usagef("--max is %d: it has to be above zero", o.Max)
+				return usagef("--max is %d: it cannot be below zero", o.Max)
 			}
 			if most != "" {
 				d, err := config.ParseDuration(most)
@@ -66,7 +66,7 @@ code 1. --check-in reports the pass to a dead-man's switch.`,
 	f.BoolVar(&due, "due", false, "everything that is due")
 	f.IntVar(&o.Max, "max", 0, "start at most this many renewals (default: all)")
 	f.StringVar(&most, "for", "", "start no more after this time, such as 10m (default: --timeout)")
-	f.String("every", defaultEvery, "how often the timer fires, so that replicas know when to expect word")
+	f.String("every", defaultEvery, "how often the timer fires, so that replicas know when to expect word (KEYTURN_EVERY)")
 	f.String("check-in", "", "URL of a dead-man's switch (KEYTURN_CHECK_IN)")
 	f.String("check-in-ttl", "", "without another report for that long, something is wrong (KEYTURN_CHECK_IN_TTL; default: three times --every)")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions

@@ -24,8 +24,9 @@ func newCertRenewable() *cobra.Command {
 		Long: `Lists the managed certificates that are due now, or that will be by the end of
 that day (UTC), the longest due first. Without a flag it changes nothing.
 
---renew-all is for cron and timers on a host where no keyturn serve runs. One
-failure does not stop the rest; it makes the exit code 1.`,
+--renew-all renews what it lists; one failure does not stop the rest, and makes
+the exit code 1. Cron and timers use "keyturn renew --due", which does all that
+a manager does.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, day []string) error {
 			if first && all {
@@ -56,7 +57,7 @@ failure does not stop the rest; it makes the exit code 1.`,
 		},
 	}
 	cmd.Flags().BoolVar(&first, "renew-first", false, "renew the one that is due longest")
-	cmd.Flags().BoolVar(&all, "renew-all", false, "renew all of them")
+	cmd.Flags().BoolVar(&all, "renew-all", false, "renew all of them; --timeout is for each")
 	return cmd
 }
 

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,17 +52,32 @@ carry it as you would a password. If the host finds it used, somebody else joine
 			if err != nil {
 				return usagef("--lifetime: %w", err)
 			}
+			if d := time.Duration(life); d < manager.MinTokenLifetime || d > manager.MaxTokenLifetime {
+				return usagef("--lifetime is %s: 1m to 24h are possible", life)
+			}
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
 				t, err := m.NewToken(ctx, names[0], time.Duration(life))
 				if err != nil {
 					return err
 				}
+				noteLoopback(cmd, t.URLs)
 				return done(cmd, map[string]any{"id": t.ID, "group": t.Group, "expires": t.Expires.UTC(), "token": t.Encode()}, "%s", t.Encode())
 			})
 		},
 	}))
 	cmd.Flags().StringVar(&lifetime, "lifetime", config.Duration(tokenLifetime).String(), "how long it can be used: 1m to 24h")
 	return cmd
+}
+
+// noteLoopback says that other hosts do not reach the bus, where that is so.
+func noteLoopback(cmd *cobra.Command, urls []string) {
+	for _, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil || u.Hostname() != "localhost" && !net.ParseIP(u.Hostname()).IsLoopback() {
+			return
+		}
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "note: the bus at %s is for this machine alone; for others start `keyturn serve` with --nats HOST:PORT\n", strings.Join(urls, ","))
 }
 
 func newReplicaJoin() *cobra.Command {
@@ -113,11 +130,11 @@ in the list of processes and in the shell's history. KEYTURN_TOKEN holds it, too
 			p := newProgress(cmd)
 			defer p.end()
 			m, err := replica.Join(ctx, replica.JoinConfig{
-				Token: token, Dir: dir, Name: name, Progress: func(what string) { p.say(token.ID, what) },
+				Token: token, Dir: dir, Name: name, Logger: newLogger(config.Log{Level: "warn"}, cmd.ErrOrStderr()), Progress: func(what string) { p.say(token.ID, what) },
 			})
 			if err != nil {
 				if cause := context.Cause(ctx); errors.Is(err, context.DeadlineExceeded) && cause != nil {
-					return fmt.Errorf("%w: %w", err, cause)
+					return fmt.Errorf("%w: %w", cause, err)
 				}
 				return err
 			}
@@ -184,6 +201,11 @@ key has granted it yet. "keyturn status" shows what each serves.`,
 		ValidArgsFunction: completeGroups,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
+				if len(names) == 1 {
+					if _, err := findGroup(ctx, m, names[0]); err != nil {
+						return err
+					}
+				}
 				list, err := m.Members(ctx, strings.Join(names, ""))
 				if err != nil {
 					return err
@@ -204,6 +226,21 @@ key has granted it yet. "keyturn status" shows what each serves.`,
 	})
 }
 
+func completeMembers(cmd *cobra.Command, got []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+	if len(got) == 0 {
+		_ = withManager(cmd, func(ctx context.Context, m *manager.Manager) error { // completion has no place for errors
+			list, err := m.Members(ctx, "")
+			for _, h := range list {
+				if h.Revoked.IsZero() {
+					ids = append(ids, h.ID+"\t"+h.Name)
+				}
+			}
+			return err
+		})
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
 func newReplicaRevoke() *cobra.Command {
 	return addKeyFlag(addConnectFlags(&cobra.Command{
 		Use:   "revoke ID|HOST",
@@ -215,7 +252,7 @@ group's key is at hand, the group gets a new one. A running "keyturn serve"
 makes what is marked; "keyturn cert renew --group GROUP" does it at once.
 
 On DynamoDB it is AWS that lets hosts in: take the host's user or role away there.`,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeMembers,
 		Args: func(_ *cobra.Command, ids []string) error {
 			if len(ids) != 1 {
 				return usagef("one ID, or HOST, is needed, not %d: `keyturn replica ls` lists them", len(ids))

@@ -196,6 +196,24 @@ func addManager(ctx context.Context, m *manager.Manager, name, dir string) (id s
 	return key.ID(), nil
 }
 
+func completeSigners(cmd *cobra.Command, got []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+	if len(got) == 0 {
+		_ = withManager(cmd, func(ctx context.Context, m *manager.Manager) error { // completion has no place for errors
+			set, err := m.Signers(ctx)
+			if err != nil {
+				return err
+			}
+			for i, key := range set.Trusted() {
+				if key.ID() != m.ID() {
+					ids = append(ids, key.ID().String()+"\t"+set.Keys[i].Name)
+				}
+			}
+			return nil
+		})
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
 func newManagerRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke KEY|NAME",
@@ -211,7 +229,7 @@ ones, to read everything and to destroy, not to be believed. After a theft, keep
 from the port of the bus, see by "keyturn replica ls" and "keyturn group ls" that he
 left no host and no key of his own behind, and set up the managers anew: SECURITY.md
 says more.`,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeSigners,
 		Args: func(_ *cobra.Command, keys []string) error {
 			if len(keys) != 1 {
 				return usagef("one KEY or NAME is needed, not %d: `keyturn manager ls` lists them", len(keys))

@@ -40,6 +40,11 @@ joined and has never reported is named, and not waited for.`,
 				}
 			}
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
+				if q.Group != "" {
+					if _, err := findGroup(ctx, m, q.Group); err != nil {
+						return err
+					}
+				}
 				if len(ids) == 1 {
 					c, err := m.Find(ctx, ids[0])
 					if err != nil {
@@ -63,6 +68,7 @@ joined and has never reported is named, and not waited for.`,
 	cmd.Flags().StringVar(&q.Group, "group", "", "only this group")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the whole group serves the newest generation")
 	cmd.ValidArgsFunction = completeIDs
+	completeGroupFlag(cmd)
 	return cmd
 }
 
