@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -189,9 +190,21 @@ func (in *instance) startBus(ctx context.Context) error {
 			return err
 		}
 	}
+	if in.embedded == nil && in.config.Advertise+in.config.Tenants != "" {
+		return usagef("--advertise and --tenants are for the embedded bus, and the bus of %s is elsewhere", in.dir.Path())
+	}
+	return in.connect(ctx)
+}
+
+// connect reaches the bus. It does not wait long for one that is down: whoever
+// started the process is told, and starts it again.
+func (in *instance) connect(ctx context.Context) error {
 	conn, err := bus.OpenDir(in.dir.Path(), bus.Options{
 		Creds: bus.ManagerCreds, Tenant: in.config.Tenant, Name: "keyturn serve", Logger: in.logger,
 	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: put the credentials there by which this manager logs in, and start again", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -199,6 +212,11 @@ func (in *instance) startBus(ctx context.Context) error {
 	in.onStop(func() error { conn.Close(); return nil })
 	if in.url, err = bus.ReadURL(in.dir.Path()); err != nil {
 		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := conn.Connected(wait); err != nil {
+		return unreachable(in.url, err, "is it up, and can this host reach it?")
 	}
 	return in.openLog(ctx)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
@@ -53,6 +54,9 @@ its files only.`,
 			url := busURL(cmd)
 			if dir == "" || url == "" {
 				return usagef("--bus and --dir are needed: where the bus is, and a directory to make")
+			}
+			if _, err := bus.DriverOf(url); err != nil {
+				return usagef("--bus: %w", err)
 			}
 			dir, err := filepath.Abs(dir)
 			if err != nil {
