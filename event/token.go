@@ -84,13 +84,13 @@ func NewToken() *Token {
 }
 
 // Format prints "[redacted]" whatever the verb.
-func (t *Token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
+func (Token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[redacted]") }
 
 // LogValue logs "[redacted]".
-func (t *Token) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+func (Token) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
 // MarshalText encodes "[redacted]".
-func (t *Token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
+func (Token) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 // SigningKey returns the key that signs the request, and whose public half
 // managers keep.

@@ -121,9 +121,9 @@ func TestTokensAreNotPrinted(t *testing.T) {
 		}
 		fmt.Fprintf(&out, verb+" ", token)
 	}
-	fmt.Fprint(&out, struct{ T *Token }{token}, []*Token{token}, fmt.Errorf("with %v", token))
+	fmt.Fprint(&out, struct{ T *Token }{token}, []*Token{token}, *token, struct{ T Token }{*token}, fmt.Errorf("with %v", token))
 	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
-		slog.New(h).Info("joining", "token", token, slog.Group("g", "token", token))
+		slog.New(h).Info("joining", "token", token, slog.Group("g", "token", *token))
 	}
 	if err := json.NewEncoder(&out).Encode(map[string]any{"token": token, "list": []*Token{token}}); err != nil {
 		t.Fatal(err)
