@@ -128,10 +128,11 @@ func (a *account) revoke(k keys, s *server.Server, users []string) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(a.revokedFile, []byte(strings.Join(all, "\n")+"\n"), durable.PrivateFile); err != nil {
-		return err
-	}
+	// What the server does not take is not written: it would not start with it.
 	if claims, err = k.store(s.AccountResolver(), claims); err != nil {
+		return fmt.Errorf("with %d users revoked in all: %w", len(all), err)
+	}
+	if err := durable.WriteFile(a.revokedFile, []byte(strings.Join(all, "\n")+"\n"), durable.PrivateFile); err != nil {
 		return err
 	}
 	running, err := s.LookupAccount(claims.Subject)

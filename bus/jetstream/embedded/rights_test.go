@@ -4,6 +4,7 @@ package embedded_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
@@ -199,6 +201,31 @@ func TestTheRevokedAreCutOff(t *testing.T) {
 	fresh := f.connect(t, bus.Options{Creds: "replica.creds", Tenant: "red"})
 	if err := fresh.Connected(t.Context()); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("who was revoked first: %v", err)
+	}
+}
+
+// TestTooManyRevocations are refused, and the server starts again.
+func TestTooManyRevocations(t *testing.T) {
+	f := startFleet(t)
+	users := make([]string, 12_000)
+	for i := range users {
+		key := [32]byte{31: 7} // not one of small order
+		binary.BigEndian.PutUint64(key[:], uint64(i))
+		user, err := nkeys.Encode(nkeys.PrefixByteUser, key[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		users[i] = string(user)
+	}
+	if err := f.server.Revoke("default", users); err == nil || !strings.Contains(err.Error(), "12000 users") {
+		t.Errorf("all: %v", err)
+	}
+	for range 2 {
+		f.server.Shutdown()
+		f.start(t)
+		if err := f.server.Revoke("default", users[:11_000]); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
