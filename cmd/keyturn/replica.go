@@ -226,21 +226,6 @@ key has granted it yet. "keyturn status" shows what each serves.`,
 	})
 }
 
-func completeMembers(cmd *cobra.Command, got []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
-	if len(got) == 0 {
-		_ = withManager(cmd, func(ctx context.Context, m *manager.Manager) error { // completion has no place for errors
-			list, err := m.Members(ctx, "")
-			for _, h := range list {
-				if h.Revoked.IsZero() {
-					ids = append(ids, h.ID+"\t"+h.Name)
-				}
-			}
-			return err
-		})
-	}
-	return ids, cobra.ShellCompDirectiveNoFileComp
-}
-
 func newReplicaRevoke() *cobra.Command {
 	return addKeyFlag(addConnectFlags(&cobra.Command{
 		Use:   "revoke ID|HOST",

@@ -200,24 +200,6 @@ func addManager(ctx context.Context, m *manager.Manager, name, dir string) (id s
 	return key.ID(), nil
 }
 
-func completeSigners(cmd *cobra.Command, got []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
-	if len(got) == 0 {
-		_ = withManager(cmd, func(ctx context.Context, m *manager.Manager) error { // completion has no place for errors
-			set, err := m.Signers(ctx)
-			if err != nil {
-				return err
-			}
-			for i, key := range set.Trusted() {
-				if key.ID() != m.ID() {
-					ids = append(ids, key.ID().String()+"\t"+set.Keys[i].Name)
-				}
-			}
-			return nil
-		})
-	}
-	return ids, cobra.ShellCompDirectiveNoFileComp
-}
-
 func newManagerRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke KEY|NAME",

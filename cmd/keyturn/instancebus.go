@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/bus/jetstream"
+	"github.com/keyturn/keyturn/bus/jetstream/embedded"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/datadir"
+)
+
+// startBus starts the embedded bus, or finds the one that is elsewhere, and
+// connects to it.
+func (in *instance) startBus(ctx context.Context) error {
+	switch {
+	case in.config.Bus != "":
+		if _, err := os.Stat(in.dir.File("bus")); err == nil {
+			return fmt.Errorf("the data directory %s has a bus of its own: start without --bus, or choose another directory with --data", in.dir.Path())
+		}
+		if err := in.dir.SetURL(in.config.Bus); err != nil {
+			return fmt.Errorf("telling others where the bus is: %w", err)
+		}
+	case !in.dir.Remote():
+		if err := in.startEmbedded(ctx); err != nil {
+			return err
+		}
+	}
+	if in.embedded == nil && in.config.Advertise+in.config.Tenants != "" {
+		return usagef("--advertise and --tenants are for the embedded bus, and the bus of %s is elsewhere", in.dir.Path())
+	}
+	return in.connect(ctx)
+}
+
+// connect reaches the bus. It does not wait long for one that is down: whoever
+// started the process is told, and starts it again.
+func (in *instance) connect(ctx context.Context) error {
+	conn, err := bus.OpenDir(in.dir.Path(), bus.Options{
+		Creds: bus.ManagerCreds, Tenant: in.config.Tenant, Name: "keyturn serve", Logger: in.logger,
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: put the credentials there by which this manager logs in, and start again", err)
+	}
+	if err != nil {
+		return err
+	}
+	in.log = conn
+	in.onStop(func() error { conn.Close(); return nil })
+	if in.url, err = bus.ReadURL(in.dir.Path()); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := conn.Connected(wait); err != nil {
+		return unreachable(in.url, err, "is it up, and can this host reach it?")
+	}
+	return in.openLog(ctx)
+}
+
+// create has the embedded bus make the log, which its users may not.
+func (in *instance) create(ctx context.Context, known string) (string, error) {
+	if in.embedded != nil {
+		return in.embedded.Create(ctx, in.config.Tenant, known)
+	}
+	c, ok := in.log.(creator)
+	if !ok {
+		return "", errors.New("this bus cannot make a log")
+	}
+	return c.Create(ctx, known)
+}
+
+// A creator is a bus that can make a tenant's log, and knows it again.
+type creator interface {
+	Create(ctx context.Context, known string) (id string, err error)
+}
+
+// openLog makes the log at the first start, and later on makes sure that it is
+// the same.
+func (in *instance) openLog(ctx context.Context) error {
+	known, err := in.dir.LogID()
+	if err != nil {
+		return err
+	}
+	id, err := in.create(ctx, known)
+	if err != nil {
+		return fmt.Errorf("opening the log on %s: %w", jetstream.Redact(in.url), err)
+	}
+	if id == known {
+		return nil
+	}
+	return in.dir.SetLogID(id)
+}
+
+func (in *instance) startEmbedded(ctx context.Context) error {
+	c := embedded.Config{Dir: in.dir.File("bus"), Listen: in.config.NATS, Logger: in.logger}
+	if in.config.Advertise != "" {
+		c.Advertise = strings.Split(in.config.Advertise, ",")
+	}
+	if in.config.Tenants != "" {
+		c.Tenants = strings.Split(in.config.Tenants, ",")
+	}
+	if slices.Contains(c.Tenants, in.config.Tenant) {
+		return usagef("--tenants has %q, which is this manager's own tenant", in.config.Tenant)
+	}
+	server, err := embedded.Start(c)
+	if errors.Is(err, embedded.ErrAddressInUse) {
+		return portInUse("nats", in.config.NATS)
+	}
+	if err != nil {
+		return err
+	}
+	in.embedded = server
+	in.onStop(func() error { server.Shutdown(); return nil })
+	if err := in.dir.Creds(bus.ManagerCreds, func() ([]byte, error) { return server.ManagerCreds(in.config.Tenant) }); err != nil {
+		return err
+	}
+	if err := in.dir.SetRoots(datadir.PEM(server.Roots())); err != nil {
+		return err
+	}
+	if err := in.dir.SetURL(server.URL()); err != nil {
+		return fmt.Errorf("telling others where the bus is: %w", err)
+	}
+	for _, t := range c.Tenants {
+		if err := in.addTenant(ctx, t); err != nil {
+			return fmt.Errorf("adding tenant %s: %w", t, err)
+		}
+	}
+	return nil
+}
+
+// addTenant makes the log of another tenant, and the directory with which its
+// first manager starts.
+func (in *instance) addTenant(ctx context.Context, tenant string) error {
+	if _, err := in.embedded.Create(ctx, tenant, ""); err != nil {
+		return err
+	}
+	creds, err := in.embedded.ManagerCreds(tenant)
+	if err != nil {
+		return err
+	}
+	return in.dir.MakeTenant(datadir.Tenancy{
+		Tenant: tenant, URL: strings.Join(in.embedded.URLs(), ","), Roots: in.embedded.Roots(), Creds: creds, Secret: in.embedded.Secret(tenant),
+	})
+}
+
+// tellBus puts on the bus how other hosts reach it, and what makes credentials
+// for them.
+func (in *instance) tellBus(ctx context.Context) error {
+	info := &event.BusInfo{URLs: strings.Split(in.url, ",")}
+	var secret []byte
+	var err error
+	if in.embedded != nil {
+		info.URLs, info.Roots, secret = in.embedded.URLs(), in.embedded.Roots(), in.embedded.Secret(in.config.Tenant)
+		return in.manager.SetBusInfo(ctx, info, secret)
+	}
+	if in.dir.Added() != "" {
+		return nil // another manager has said it
+	}
+	if info.Roots, err = in.dir.Roots(); err != nil {
+		return err
+	}
+	if secret, err = in.dir.BusSecret(); err != nil {
+		return err
+	}
+	return in.manager.SetBusInfo(ctx, info, secret)
+}
+
+// A revoker is a bus that takes rights away when a manager asks for it.
+type revoker interface {
+	Revoke(ctx context.Context, users []string) error
+}
+
+// revoked ends the connections of those whose rights were taken away.
+func (in *instance) revoked(users []string) {
+	if len(users) == 0 {
+		return
+	}
+	var err error
+	if r, ok := in.log.(revoker); in.embedded != nil {
+		err = in.embedded.Revoke(in.config.Tenant, users)
+	} else if ok {
+		err = r.Revoke(context.Background(), users)
+	}
+	if err != nil {
+		in.logger.Error("revoked hosts may still reach the bus", "error", err)
+	}
+}
