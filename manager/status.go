@@ -110,7 +110,7 @@ const (
 	StateBehind   ReplicaState = "behind"         // it has not been received
 	StateRefused  ReplicaState = "refused"        // the replica could not take it: see Error
 	StateSilent   ReplicaState = "silent"         // nothing was heard for SilentAfter
-	StateNever    ReplicaState = "never reported" // the host joined, and no replica of it has ever reported
+	StateNever    ReplicaState = "never_reported" // the host joined, and no replica of it has ever reported
 )
 
 // ReplicaStatus is what one member has of one managed certificate.

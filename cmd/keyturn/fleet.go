@@ -114,7 +114,7 @@ func replicaLine(r manager.ReplicaStatus) string {
 	if !r.Received.IsZero() {
 		lag = r.Lag.Duration().Round(time.Millisecond).String()
 	}
-	return fmt.Sprintf("%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s", r.Member, r.Name, r.State, r.Generation,
+	return fmt.Sprintf("%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s", r.Member, r.Name, strings.ReplaceAll(string(r.State), "_", " "), r.Generation,
 		stamp(r.Received), stamp(r.Served), lag, ago(r.Seen), cmp.Or(strings.ReplaceAll(r.Error, "\n", "; "), "-"))
 }
 
