@@ -57,6 +57,7 @@ func Run(t *testing.T, start func(*testing.T) Engine) {
 		{"FollowEnds", followEnds},
 		{"OneWinner", oneWinner},
 		{"FollowersConverge", converge},
+		{"FollowMissesNothing", missesNothing},
 		{"Restart", restart},
 	}
 	keeps := start(t).Restart != nil
@@ -361,6 +362,59 @@ func converge(t *testing.T, ctx context.Context, e Engine) {
 	}
 	put(t, ctx, l, "state/end", bus.Position{}, "end")
 	wg.Wait()
+}
+
+// missesNothing checks that whoever follows from the start has every key before
+// the mark, while all of them are written again and again.
+func missesNothing(t *testing.T, ctx context.Context, e Engine) {
+	const keys, writers, writes = 12, 4, 60
+	l := e.Open(t)
+	key := func(n int) string { return fmt.Sprint("state/k", n) }
+	at := make([]bus.Position, keys)
+	for n := range keys {
+		at[n] = put(t, ctx, l, key(n), bus.Position{}, "first")
+	}
+	var writing sync.WaitGroup
+	for i := range writers { // each has keys of its own
+		own := e.Open(t)
+		writing.Go(func() {
+			for n := range writes {
+				k := i + writers*(n%(keys/writers))
+				p, err := own.Append(ctx, key(k), at[k], fmt.Appendf(nil, "%d", n))
+				if err != nil {
+					t.Errorf("writing %s: %v", key(k), err)
+					return
+				}
+				at[k] = p
+			}
+		})
+	}
+	written := make(chan struct{})
+	go func() {
+		writing.Wait()
+		close(written)
+	}()
+	for done := false; !done && !t.Failed(); {
+		select {
+		case <-written:
+			done = true
+		default:
+		}
+		seen := make(map[string]bool)
+		for u, err := range l.Follow(ctx, "state", bus.Position{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u.CaughtUp {
+				break
+			}
+			seen[u.Key] = true
+		}
+		if len(seen) != keys {
+			t.Errorf("the mark came after %d of %d keys", len(seen), keys)
+		}
+	}
+	<-written
 }
 
 func restart(t *testing.T, ctx context.Context, e Engine) {

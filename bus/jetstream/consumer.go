@@ -9,11 +9,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
 )
 
 // consumerTag starts the tag in a user's JWT by which his consumers have names
@@ -127,6 +129,31 @@ func (c *consumer) askHead(ctx context.Context) (uint64, error) {
 	c.reach(reconnects, info.Delivered.Stream)
 	return info.Delivered.Stream, c.remove(ctx)
 }
+
+// left asks how many messages of the scope there are after a sequence, by another
+// consumer, which delivers nothing.
+func (c *consumer) left(ctx context.Context, after uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
+	look := &consumer{stream: c.stream, scope: c.scope, inbox: c.inbox}
+	if c.pin != nil {
+		look.pin = &pin{name: c.pin.name + lookSuffix}
+	}
+	info, err := look.create(ctx, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+	})
+	if err != nil {
+		return 0, err
+	}
+	return info.NumPending, look.remove(ctx)
+}
+
+// hasMany reports whether a scope that a pinned user follows has more than one
+// key: left is for these alone, since each right makes his credentials longer.
+func hasMany(scope string) bool { return strings.HasPrefix(scope, event.GroupScope("")) }
+
+// lookSuffix is what the pinned name of left's consumer ends with.
+const lookSuffix = "-look"
 
 // create makes a consumer of the scope that goes away by itself. One of a pinned
 // name takes the place of what an earlier follower left.

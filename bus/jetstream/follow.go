@@ -78,6 +78,7 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 	if pending == 0 && !f.mark() {
 		return nil
 	}
+	catchUp := catchUp{consumer: c, look: from.IsZero() && (c.pin == nil || hasMany(scope))}
 	for {
 		msg, err := next(ctx, sub)
 		if err != nil {
@@ -94,6 +95,14 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 			return nil
 		}
 		s.reach(reconnects, f.at)
+		if f.caughtUp || f.waiting > 0 {
+			continue
+		}
+		if done, err := catchUp.done(ctx, f.at); err != nil {
+			return fmt.Errorf("bus: following %s: %w", scope, err)
+		} else if done && !f.mark() {
+			return nil
+		}
 	}
 }
 
@@ -103,6 +112,7 @@ type flow struct {
 	id        string
 	at        uint64 // the sequence reached
 	delivered uint64
+	waiting   uint64 // how many more there are, by the server's count
 	caughtUp  bool
 	yield     func(bus.Update) bool
 }
@@ -124,8 +134,32 @@ func (f *flow) take(msg *nats.Msg) (more bool, err error) {
 			return false, nil
 		}
 	}
-	f.at = at.Seq
-	return f.caughtUp || meta.NumPending != 0 || f.mark(), nil
+	f.at, f.waiting = at.Seq, meta.NumPending
+	return true, nil
+}
+
+// catchUp finds out whether all that there was has come.
+type catchUp struct {
+	*consumer
+	look  bool // whether to: where a list may be made
+	looks int
+}
+
+// maxLooks is how often catchUp looks whether more has been written meanwhile.
+const maxLooks = 50
+
+// done reports whether everything up to a sequence, after which the server counts
+// nothing more, is all that there is. That count alone is not enough: a message
+// whose subject is written again is taken off it a moment before the new one is
+// added. Who follows from a place goes on anyway; who follows from the start may
+// be making a list, and shall have the whole. Of a single key there is no other
+// that could be missed.
+func (c *catchUp) done(ctx context.Context, at uint64) (bool, error) {
+	if c.looks++; !c.look || c.looks > maxLooks {
+		return true, nil
+	}
+	n, err := c.left(ctx, at)
+	return n == 0, err
 }
 
 // mark yields the caught-up mark.

@@ -151,15 +151,20 @@ func newRights(tenant, group, id, user string) (*rights, error) {
 
 func (r *rights) allow(subjects ...string) { r.claims.Pub.Allow.Add(subjects...) }
 
-// follow allows the scope's consumer, under its pinned name and no other.
+// follow allows the scope's consumers, under their pinned names and no other.
 func (r *rights) follow(n names, scope string) {
 	name := pinnedName(r.prefix, n.stream(), scope)
-	r.allow(
-		"$JS.API.DIRECT.GET."+r.log.stream()+"."+n.idSubject(),
-		"$JS.API.CONSUMER.CREATE."+n.stream()+"."+name+"."+n.filter(scope),
-		"$JS.API.CONSUMER.DELETE."+n.stream()+"."+name,
-		"$JS.FC."+n.stream()+"."+name+".>",
-	)
+	r.allow("$JS.API.DIRECT.GET."+r.log.stream()+"."+n.idSubject(), "$JS.FC."+n.stream()+"."+name+".>")
+	consumers := []string{name}
+	if hasMany(scope) {
+		consumers = append(consumers, name+lookSuffix)
+	}
+	for _, name := range consumers {
+		r.allow(
+			"$JS.API.CONSUMER.CREATE."+n.stream()+"."+name+"."+n.filter(scope),
+			"$JS.API.CONSUMER.DELETE."+n.stream()+"."+name,
+		)
+	}
 }
 
 // get allows to read one key of the log.

@@ -45,6 +45,10 @@ const startTimeout = 2 * time.Minute
 // fleet may come back at once.
 const helloTimeout = 10
 
+// maxControlLine bounds what logs a client in, in bytes. NATS' own 4096 are too
+// few for the credentials of a replica whose group has a long name.
+const maxControlLine = 16 << 10
+
 // Config says where the server lives.
 type Config struct {
 	// Dir holds the keys and the JetStream files. It is made with mode 0700.
@@ -104,6 +108,7 @@ func Start(c Config) (_ *Server, err error) {
 		SyncAlways:             true,
 		DisableJetStreamBanner: true,
 		MaxPayload:             bus.MaxData + 64<<10,
+		MaxControlLine:         maxControlLine,
 		AuthTimeout:            2 * helloTimeout, // counted from before the handshake
 		TLSTimeout:             helloTimeout,
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/jwt/v2"
@@ -38,6 +39,16 @@ func hosted(t *testing.T, dir string) *embedded.Server {
 // manager connects with credentials that the secret makes, and returns the user.
 func manager(t *testing.T, s *embedded.Server, tenant string, secret []byte) (*jetstream.Log, string) {
 	t.Helper()
+	mint, err := jetstream.NewMint(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return login(t, s, tenant, func(user string) (string, error) { return mint.Manager(tenant, "ops", user) })
+}
+
+// login connects as a new user, who is granted something.
+func login(t *testing.T, s *embedded.Server, tenant string, by func(user string) (string, error)) (*jetstream.Log, string) {
+	t.Helper()
 	key, err := nkeys.CreateUser()
 	if err != nil {
 		t.Fatal(err)
@@ -46,11 +57,7 @@ func manager(t *testing.T, s *embedded.Server, tenant string, secret []byte) (*j
 	if err != nil {
 		t.Fatal(err)
 	}
-	mint, err := jetstream.NewMint(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	grant, err := mint.Manager(tenant, "ops", user)
+	grant, err := by(user)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,5 +132,27 @@ func TestRevokeByRequest(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(dir, "tenants", "red", "revoked"))
 	if err != nil || string(text) != user+"\n" {
 		t.Errorf("kept: %q, %v", text, err)
+	}
+}
+
+// TestLongNames: credentials grow with the names in them, and still log in.
+func TestLongNames(t *testing.T) {
+	s := hosted(t, t.TempDir())
+	long := strings.Repeat("g", 63)
+	if _, err := s.Create(t.Context(), long, ""); err != nil {
+		t.Fatal(err)
+	}
+	mint, err := jetstream.NewMint(s.Secret(long))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, _ := login(t, s, long, func(user string) (string, error) { return mint.Replica(long, long, "AAAAAAAAAAE", user) })
+	for u, err := range l.Follow(t.Context(), "group/"+long, bus.Position{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u.CaughtUp {
+			return
+		}
 	}
 }
