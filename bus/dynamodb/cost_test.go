@@ -64,7 +64,7 @@ func TestCosts(t *testing.T) {
 		}
 	}
 	until(func(u bus.Update) bool { return u.CaughtUp })
-	spent("follow: to begin with, two entries", 2+2+1, map[string]int{"GetItem": 1, "Query": 2, "BatchGetItem": 1})
+	spent("follow: to begin with, two entries", 3+2+1, map[string]int{"GetItem": 1, "Query": 3, "BatchGetItem": 1})
 	// A follower that nobody asks for more looks no more.
 	write(t, open(t, url, ""), "group/web/a", a, data)
 	until(func(u bus.Update) bool { return u.Key == "group/web/a" })

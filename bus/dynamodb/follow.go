@@ -29,6 +29,7 @@ type follower struct {
 	scope string
 	feed  string
 	at    bus.Position // the place reached
+	all   bool         // it follows from the start
 	yield func(bus.Update) bool
 }
 
@@ -40,19 +41,36 @@ func (f *follower) run(ctx context.Context) error {
 	if !f.at.IsZero() && f.at.Log != id {
 		return bus.ErrPosition
 	}
+	f.all = f.at.IsZero()
 	f.at.Log, f.feed = id, f.log.space.feed(f.scope)
 	return poll(ctx, minPoll, f.look, func() bool {
 		return f.yield(bus.Update{Entry: bus.Entry{Position: f.at}, CaughtUp: true})
 	})
 }
 
-// look yields what is new. It asks for the newest row first and then for those
+// maxLooks is how often look looks again before the mark.
+const maxLooks = 50
+
+// look yields what is new. The first time, and from the start, it looks until
+// nothing is: an entry that is written again while its row is read stands behind
+// where the look ends, and whoever makes a list shall have the whole.
+func (f *follower) look(ctx context.Context, first bool) (changed bool, err error) {
+	for looks := 1; ; looks++ {
+		more, err := f.lookOnce(ctx, first)
+		changed = changed || more
+		if err != nil || !more || !first || !f.all || looks == maxLooks {
+			return changed, err
+		}
+	}
+}
+
+// lookOnce asks for the newest row first and then for those
 // up to it: all rows before a row that is there are there, but while one question
 // is answered two transactions can come in, and the answer have the second alone.
 //
 // After the first time the newest row is asked for eventually consistently, at
 // half the price: an answer that is late is another look's.
-func (f *follower) look(ctx context.Context, first bool) (changed bool, err error) {
+func (f *follower) lookOnce(ctx context.Context, first bool) (changed bool, err error) {
 	head, err := f.log.head(ctx, f.feed, first)
 	if err == nil && !first && head.seq < f.at.Seq {
 		head, err = f.log.head(ctx, f.feed, true)
