@@ -48,7 +48,6 @@ type conn struct {
 	nc *nats.Conn
 	js jetstream.JetStream
 
-	user   string   // who logs in; "" without credentials
 	pinned string   // what the names of the consumers start with; "" where they are random
 	pins   sync.Map // of name to *pin
 
@@ -87,7 +86,7 @@ func Connect(o Options) (*Log, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.user, c.pinned = user.public, user.consumers
+		c.pinned = user.consumers
 		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(inboxPrefix(user.public)))
 	}
 	// The dialer knows better where to.
@@ -194,9 +193,6 @@ func (c *conn) patience() time.Duration {
 func refused(err error) bool {
 	return errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthRevoked) || errors.Is(err, nats.ErrAuthExpired)
 }
-
-// User is the public key of the user that logs in; "" without credentials.
-func (c *conn) User() string { return c.user }
 
 // Connected implements bus.Conn.
 func (c *conn) Connected(ctx context.Context) error {

@@ -194,9 +194,6 @@ func (in *instance) makeManager(ctx context.Context) error {
 	if c.Instance, err = in.dir.Instance(); err != nil {
 		return err
 	}
-	if u, ok := in.log.(interface{ User() string }); ok {
-		c.User = u.User() // so that who revokes this manager ends its access, too
-	}
 	c.Revoked = in.revoked
 	if in.manager, err = manager.New(c); err != nil {
 		return err
