@@ -82,12 +82,7 @@ func (in *instance) start(ctx context.Context) error {
 	if in.config.dev {
 		kind = datadir.Dev
 	}
-	var err error
-	if in.dir, err = datadir.Open(in.config.Data, kind); err != nil {
-		return err
-	}
-	in.onStop(in.dir.Close)
-	if err := in.setTenant(); err != nil {
+	if err := in.open(kind); err != nil {
 		return err
 	}
 	web, err := in.listen("http", in.config.HTTP)
@@ -159,6 +154,15 @@ func checkLoopback(flag, addr string) error {
 
 func portInUse(flag, addr string) error {
 	return fmt.Errorf("%s is in use by another program: stop that one, or choose another address with --%s", addr, flag)
+}
+
+// open opens the data directory, as its tenant's.
+func (in *instance) open(kind string) (err error) {
+	if in.dir, err = datadir.Open(in.config.Data, kind); err != nil {
+		return err
+	}
+	in.onStop(in.dir.Close)
+	return in.setTenant()
 }
 
 // setTenant brings --tenant and what the directory says together.

@@ -79,11 +79,7 @@ func initManager(ctx context.Context, cmd *cobra.Command, dir, url string) (err 
 	}
 	in.status = status.New(in.logger)
 	defer func() { err = errors.Join(err, in.stop()) }()
-	if in.dir, err = datadir.Open(dir, datadir.Production); err != nil {
-		return err
-	}
-	in.onStop(in.dir.Close)
-	if err := in.setTenant(); err != nil {
+	if err := in.open(datadir.Production); err != nil {
 		return err
 	}
 	if err := in.startBus(ctx); err != nil {

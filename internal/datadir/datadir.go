@@ -349,10 +349,7 @@ func (d *Dir) once(name string, create func() ([]byte, error)) (string, error) {
 }
 
 // URL returns where the embedded bus listens, or did when it last ran.
-func (d *Dir) URL() (string, error) {
-	b, err := durable.ReadFile(d.File(bus.URLFile), maxSmall)
-	return strings.TrimSpace(string(b)), err
-}
+func (d *Dir) URL() (string, error) { return bus.ReadURL(d.path) }
 
 // SetURL tells others where the embedded bus listens.
 func (d *Dir) SetURL(url string) error {
