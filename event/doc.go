@@ -18,6 +18,9 @@
 //	Names        names/<hash>         who manages this set of names
 //	Config       conf/shared          the shared configuration, sealed to managers
 //	IssuerState  conf/issuer/<name>   what an issuer keeps, sealed to managers
+//	IssuerControl conf/control/<name>  what operators say of an issuer
+//	Budget       budget/<name>/<shard> what was asked of an issuer, for its rate limits
+//	Challenges   challenge/<group>    what the group's replicas answer ACME CAs
 //	Group        conf/group/<name>    a group's public key
 //	LogInfo      conf/log             the log's epoch
 //	BusInfo      conf/bus             how to reach the bus, and what signs its credentials

@@ -48,6 +48,9 @@ const (
 	TypeMember
 	TypeReceipt
 	TypeBeacon
+	TypeChallenges
+	TypeBudget
+	TypeIssuerControl
 )
 
 // An Event is an entry of the bus, verified and decoded.
@@ -271,6 +274,12 @@ func newBody(t Type) Body {
 		return new(Receipt)
 	case TypeBeacon:
 		return new(Beacon)
+	case TypeChallenges:
+		return new(Challenges)
+	case TypeBudget:
+		return new(Budget)
+	case TypeIssuerControl:
+		return new(IssuerControl)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,8 +95,43 @@ func fleet() []Body {
 	}
 }
 
-// all is bodies and fleet.
-func all() []Body { return append(bodies(), fleet()...) }
+// withCAs has one of each of the types and fields that came with public CAs.
+func withCAs() []Body {
+	s := spec()
+	s.Fallbacks, s.Challenge, s.Profile = []string{"second", "third"}, "dns-01", "shortlived"
+	const authorization = "abcdefghijklmnopqrstuv.thumbprint"
+	return []Body{
+		&State{
+			ID: "AAAAAAAAAAA", Spec: s, Version: Version{1, 1}, Current: []byte("event"),
+			Failure: &Failure{
+				Attempts: 1, At: at, Next: at, Message: "no", Issuer: "internal", Order: "https://ca.example.com/order/1",
+				Problem: &Problem{
+					Type: "urn:ietf:params:acme:error:compound", Title: "t", Detail: "d", Instance: "i", Status: 400, Name: "example.com",
+					Parts: []Problem{{Type: "urn:ietf:params:acme:error:caa", Detail: "e", Name: "www.example.com"}},
+				},
+				RetryAfter: at,
+			},
+			History: []Record{{Version: Version{1, 1}, At: at, Reason: ReasonCA, Serial: []byte{1}, NotAfter: at, Issuer: "second", Order: "https://ca.example.com/order/0", Revoked: at}},
+			Order: &Order{
+				Generation: 2, Issuer: "internal", URL: "https://ca.example.com/order/1", Status: "ready", At: at, Expires: at,
+				Request: []byte("csr"), Sealed: []byte("sealed"),
+			},
+			Renewal: &Renewal{Generation: 1, Start: at, End: at.Add(time.Hour), Explanation: "https://ca.example.com/why", Asked: at, Next: at.Add(time.Hour)},
+			Hold:    &Hold{Until: at, Reason: "orders"},
+			Pause:   &Pause{At: at, Reason: "move"},
+		},
+		&Challenges{Group: "web", List: []Challenge{
+			{Type: ChallengeHTTP01, Name: "example.com", Token: authorization[:22], Authorization: authorization, Expires: at},
+			{Type: ChallengeTLSALPN01, Name: "192.0.2.1", Token: authorization[:22], Authorization: authorization, Expires: at},
+		}},
+		&Budget{Issuer: "internal", Shard: "a", Buckets: []Bucket{{Key: "domain example.com", Full: at}, {Key: "orders", Full: at}}},
+		&IssuerControl{Issuer: "internal", Pause: &Pause{At: at, Reason: "move"}},
+		&Receipt{Group: "web", Member: "AAAAAAAAAAA", Pages: 1, Challenges: "log:8"},
+	}
+}
+
+// all is bodies, fleet and withCAs.
+func all() []Body { return slices.Concat(bodies(), fleet(), withCAs()) }
 
 func fixedGroupKey() []byte {
 	b, err := os.ReadFile("testdata/golden/group.pub")
@@ -317,6 +353,10 @@ func TestGolden(t *testing.T) {
 	}
 	for i, b := range fleet() {
 		name := fmt.Sprintf("v1-fleet-%02d", i+1)
+		wantGolden(t, name+".pub", name, b)
+	}
+	for i, b := range withCAs() {
+		name := fmt.Sprintf("v1-cas-%02d", i+1)
 		wantGolden(t, name+".pub", name, b)
 	}
 }

@@ -28,8 +28,10 @@ const (
 
 // Scopes that managers follow.
 const (
-	StateScope  = "state"
-	GroupsScope = "conf/group" // the groups' public keys
+	StateScope   = "state"
+	GroupsScope  = "conf/group"   // the groups' public keys
+	ControlScope = "conf/control" // what operators say of issuers
+	BudgetScope  = "budget"       // what was asked of issuers
 )
 
 // NewID makes the id of a managed certificate: 8 random bytes as 11 base64url
@@ -76,6 +78,16 @@ func CertificateKey(group, id string) string { return GroupScope(group) + "/" + 
 
 // IssuerKey is the key of what a named issuer keeps.
 func IssuerKey(name string) string { return "conf/issuer/" + name }
+
+// ControlKey is the key of what operators say of a named issuer.
+func ControlKey(issuer string) string { return ControlScope + "/" + issuer }
+
+// BudgetKey is the key of a shard of what was asked of a named issuer.
+func BudgetKey(issuer, shard string) string { return BudgetScope + "/" + issuer + "/" + shard }
+
+// ChallengesKey is the key of what a group's replicas answer CAs. It is a scope
+// of its own that they follow.
+func ChallengesKey(group string) string { return "challenge/" + group }
 
 // GroupKey is the key of a group's public key.
 func GroupKey(group string) string { return GroupsScope + "/" + group }

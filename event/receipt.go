@@ -45,6 +45,9 @@ type Receipt struct {
 	// than zero if it was behind. Beacon is when that beacon was signed.
 	Skew   time.Duration
 	Beacon time.Time
+	// Challenges is the place in the log of the group's Challenges that are being
+	// answered, as bus.Position prints it; "" before there were any.
+	Challenges string
 	// Differs says that what is held is not what the managers say it should be.
 	Differs bool
 	// Healed counts how often following from the start has mended that.
@@ -94,6 +97,7 @@ const (
 	receiptKey
 	receiptCertificate
 	receiptProof
+	receiptChallenges tag = optional | iota
 )
 
 const (
@@ -139,6 +143,7 @@ func (r *Receipt) fields(f *codec) {
 	f.keyIDs(receiptKey, &r.Keys, MaxKeys)
 	messages(f, receiptCertificate, &r.Certificates, MaxReceipt)
 	f.blobs(receiptProof, &r.Proofs, MaxProofs)
+	f.string(receiptChallenges, &r.Challenges, maxURL)
 }
 
 func (r *Receipt) check() error {

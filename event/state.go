@@ -28,6 +28,10 @@ const (
 	ReasonGroupKey = "group-key"
 	// ReasonRollback: the log had lost a newer generation.
 	ReasonRollback = "rollback"
+	// ReasonImported: it was brought along, not issued here.
+	ReasonImported = "imported"
+	// ReasonCA: the CA asked for it (RFC 9773), before the schedule would have.
+	ReasonCA = "ca"
 )
 
 // State is what managers know of one managed certificate. Appending it is the
@@ -46,6 +50,16 @@ type State struct {
 	Failure *Failure
 	// Mark is set while the certificate waits to be made anew before it is due.
 	Mark *Mark
+	// Order is set while one is under way for the next generation, from before it
+	// can become a certificate until that is published, or it has failed for good.
+	Order *Order
+	// Renewal is what the newest generation's CA says of when to renew it; nil if
+	// it was not asked, or says nothing.
+	Renewal *Renewal
+	// Hold is set while the budget for the next generation is used up.
+	Hold *Hold
+	// Pause is set while nobody renews it.
+	Pause *Pause
 	// History has the newest generation last, at most MaxHistory of them.
 	History []Record
 	// Current is the whole signed Certificate or Removal event, as it stands,
@@ -58,8 +72,15 @@ type Spec struct {
 	Group string
 	// Names are normalised DNS names and IP addresses.
 	Names []string
-	// Issuer is a name in the shared configuration.
-	Issuer string
+	// Issuer is a name in the shared configuration, and Fallbacks are those that
+	// stand in for it, in this order, after failures.
+	Issuer    string
+	Fallbacks []string
+	// Challenge is how control of the names is proven to an ACME CA: "http-01",
+	// "tls-alpn-01" or "dns-01"; "" is the issuer's default.
+	Challenge string
+	// Profile is the ACME profile that is asked for; "" is the issuer's default.
+	Profile string
 	// KeyType is one of issuer.KeyTypes.
 	KeyType string
 	// Lifetime is what the issuer is asked for; 0 is the issuer's default.
@@ -97,6 +118,15 @@ type Failure struct {
 	Next time.Time
 	// Message has at most 4096 bytes.
 	Message string
+	// Issuer is the one that was asked; "" if none was.
+	Issuer string
+	// Order is the address of the order that failed; "" if there was none.
+	Order string
+	// Problem is what the CA said; nil if it said nothing in that form.
+	Problem *Problem
+	// RetryAfter is until when the CA wants not to be asked; zero if it did not
+	// say.
+	RetryAfter time.Time
 }
 
 // A Record is one generation in the history.
@@ -108,6 +138,13 @@ type Record struct {
 	// Serial is the certificate's serial number, big-endian.
 	Serial   []byte
 	NotAfter time.Time
+	// Issuer is who signed it: the spec's, or one that stood in; "" for a removal
+	// and for what was brought along.
+	Issuer string
+	// Order is the address of its order; "" if there was none.
+	Order string
+	// Revoked is when it was revoked at its CA; zero if it was not.
+	Revoked time.Time
 }
 
 const (
@@ -121,6 +158,10 @@ const (
 	stateRecord
 	stateCurrent
 	stateMark tag = optional | iota
+	stateOrder
+	stateRenewal
+	stateHold
+	statePause
 )
 
 func (s *State) kind() Type  { return TypeState }
@@ -137,6 +178,10 @@ func (s *State) fields(f *codec) {
 	messages(f, stateRecord, &s.History, MaxHistory)
 	f.bytes(stateCurrent, &s.Current)
 	pointer(f, stateMark, &s.Mark)
+	pointer(f, stateOrder, &s.Order)
+	pointer(f, stateRenewal, &s.Renewal)
+	pointer(f, stateHold, &s.Hold)
+	pointer(f, statePause, &s.Pause)
 }
 
 func (s *State) check() error {
@@ -152,6 +197,16 @@ func (s *State) check() error {
 	if s.Failure != nil && len(s.Failure.Message) > maxText {
 		return fmt.Errorf("a failure's message of %d bytes: at most %d are kept", len(s.Failure.Message), maxText)
 	}
+	if s.Failure != nil && s.Failure.Problem != nil {
+		if err := s.Failure.Problem.check(); err != nil {
+			return err
+		}
+	}
+	if s.Order != nil {
+		if err := s.Order.check(); err != nil {
+			return err
+		}
+	}
 	return s.Spec.check()
 }
 
@@ -163,6 +218,9 @@ const (
 	specLifetime
 	specRenewBefore
 	specCreated
+	specFallback tag = optional | iota
+	specChallenge
+	specProfile
 )
 
 func (s *Spec) fields(f *codec) {
@@ -173,6 +231,9 @@ func (s *Spec) fields(f *codec) {
 	f.duration(specLifetime, &s.Lifetime)
 	f.string(specRenewBefore, &s.RenewBefore, maxWord)
 	f.time(specCreated, &s.Created)
+	f.strings(specFallback, &s.Fallbacks, MaxIssuers-1, maxWord)
+	f.string(specChallenge, &s.Challenge, maxWord)
+	f.string(specProfile, &s.Profile, maxWord)
 }
 
 func (s *Spec) check() error {
@@ -181,6 +242,14 @@ func (s *Spec) check() error {
 	}
 	if err := CheckName(s.Issuer); err != nil {
 		return fmt.Errorf("the issuer: %w", err)
+	}
+	if len(s.Fallbacks) >= MaxIssuers {
+		return fmt.Errorf("%d issuers: at most %d are allowed", 1+len(s.Fallbacks), MaxIssuers)
+	}
+	for _, name := range s.Fallbacks {
+		if err := CheckName(name); err != nil {
+			return fmt.Errorf("an issuer that stands in: %w", err)
+		}
 	}
 	if len(s.Names) == 0 || len(s.Names) > MaxNames {
 		return fmt.Errorf("%d names: 1 to %d are allowed", len(s.Names), MaxNames)
@@ -222,6 +291,10 @@ const (
 	failureAt
 	failureNext
 	failureMessage
+	failureIssuer tag = optional | iota
+	failureOrder
+	failureProblem
+	failureRetryAfter
 )
 
 func (x *Failure) fields(f *codec) {
@@ -229,6 +302,10 @@ func (x *Failure) fields(f *codec) {
 	f.time(failureAt, &x.At)
 	f.time(failureNext, &x.Next)
 	f.string(failureMessage, &x.Message, maxText)
+	f.string(failureIssuer, &x.Issuer, maxWord)
+	f.string(failureOrder, &x.Order, maxURL)
+	pointer(f, failureProblem, &x.Problem)
+	f.time(failureRetryAfter, &x.RetryAfter)
 }
 
 const (
@@ -239,6 +316,9 @@ const (
 	recordReason
 	recordSerial
 	recordNotAfter
+	recordIssuer tag = optional | iota
+	recordOrder
+	recordRevoked
 )
 
 func (r *Record) fields(f *codec) {
@@ -249,4 +329,7 @@ func (r *Record) fields(f *codec) {
 	f.string(recordReason, &r.Reason, maxWord)
 	f.bytes(recordSerial, &r.Serial)
 	f.time(recordNotAfter, &r.NotAfter)
+	f.string(recordIssuer, &r.Issuer, maxWord)
+	f.string(recordOrder, &r.Order, maxURL)
+	f.time(recordRevoked, &r.Revoked)
 }
