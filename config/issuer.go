@@ -18,6 +18,7 @@ import (
 type Issuer struct {
 	Type  string
 	Local *LocalCA // "local"
+	ACME  *ACME    // "acme"
 }
 
 // LocalCA is an issuer of type "local", the built-in CA.

@@ -25,6 +25,19 @@ type Shared struct {
 	// 0-9 and "-". There is at least one.
 	Issuers map[string]Issuer `yaml:"issuers"`
 
+	// Solvers are ways to answer ACME challenges, by name, of the form of an
+	// issuer's. BusSolver is always there.
+	Solvers map[string]Solver `yaml:"solvers,omitempty"`
+
+	// Zones say which solvers answer for the names in a zone, itself included: the
+	// longest zone that fits and has one for the challenge's type counts. "." is all
+	// names. BusSolver answers what no zone has a solver for.
+	Zones map[string][]string `yaml:"zones,omitempty"`
+
+	// Resolvers are the name servers that managers ask, HOST:PORT; none are those of
+	// the system.
+	Resolvers []string `yaml:"resolvers,omitempty"`
+
 	// Defaults apply to certificates that do not say otherwise.
 	Defaults Defaults `yaml:"defaults,omitempty"`
 }
@@ -34,6 +47,12 @@ type Defaults struct {
 	Key         issuer.KeyType `yaml:"key,omitempty"`          // empty: ECDSA P-256
 	Lifetime    Duration       `yaml:"lifetime,omitempty"`     // 0: the issuer's default
 	RenewBefore RenewBefore    `yaml:"renew_before,omitempty"` // zero: the default rule
+	// Issuers are the default issuer and those that stand in for it, in this order;
+	// empty: DefaultIssuer alone.
+	Issuers []string `yaml:"issuers,omitempty"`
+	// FallbackAfter is after how many failures in a row the next issuer is taken; 0
+	// is three.
+	FallbackAfter int `yaml:"fallback_after,omitempty"`
 }
 
 // ParseShared reads a shared configuration. The error joins an *Error for each

@@ -25,7 +25,7 @@ import (
 // is "keyturn". What follows a "#" is why a row is there that the picture of the
 // whole does not need.
 const table = `
-NONE < keyturn, issuer, internal/durable
+NONE < keyturn, issuer, solver, internal/durable, internal/crash
 
 internal/durable < seal, bus, replica, bus/jetstream  # files are written in one place
 seal < event

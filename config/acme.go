@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import "time"
+
+// ACME are the settings of an issuer of type "acme": a CA that speaks RFC 8555.
+type ACME struct {
+	// Directory is the name of a preset (see Directories) or an https URL. It is
+	// required.
+	Directory string `yaml:"directory"`
+	// TermsAgreed says that the CA's terms of service are agreed to. It must be
+	// true where the CA has any.
+	TermsAgreed bool `yaml:"terms_agreed,omitempty"`
+	// Contact are mail addresses that the CA may write to.
+	Contact []string `yaml:"contact,omitempty"`
+	// Roots are PEM certificates by which the CA's web server is known; "" is the
+	// system's.
+	Roots string `yaml:"roots,omitempty"`
+	// Profile is the kind of certificate to ask for, such as "tlsserver" or
+	// "shortlived"; "" is the CA's default.
+	Profile string `yaml:"profile,omitempty"`
+	// PreferredChain is the common name of the issuer at the chain's end, where the
+	// CA offers several; "" is the CA's own preference.
+	PreferredChain string `yaml:"preferred_chain,omitempty"`
+	// Challenge is how control of names is proven where a certificate does not say:
+	// "http-01", "tls-alpn-01" or "dns-01"; "" is http-01, and dns-01 for wildcards.
+	Challenge string `yaml:"challenge,omitempty"`
+	// EAB binds the account to one that the CA knows already (RFC 8555 section
+	// 7.3.4); nil if it asks for none.
+	EAB *EAB `yaml:"eab,omitempty"`
+	// AccountKey is the PEM private key of an account that was made elsewhere; ""
+	// makes one.
+	AccountKey string `yaml:"account_key,omitempty"`
+	// SkipCAA leaves the look at CAA records to the CA.
+	SkipCAA bool `yaml:"skip_caa,omitempty"`
+	// Limits are what the CA lets be asked of it; nil is those of the preset, or
+	// none.
+	Limits *Limits `yaml:"limits,omitempty"`
+}
+
+// EAB is an external account binding.
+type EAB struct {
+	KeyID string `yaml:"key_id"`
+	// HMACKey is base64url, as the CA gives it.
+	HMACKey string `yaml:"hmac_key"`
+}
+
+// A Rate is so many in so much time: "300/3h". The zero value is no limit.
+type Rate struct {
+	Count int
+	Per   time.Duration
+}
+
+// Limits are a CA's rate limits, as far as a client can keep to them by itself.
+type Limits struct {
+	// Orders are new orders of the account.
+	Orders Rate `yaml:"orders,omitempty"`
+	// Domain are certificates for one registered domain, and Set those for exactly
+	// the same names.
+	Domain Rate `yaml:"domain,omitempty"`
+	Set    Rate `yaml:"set,omitempty"`
+	// Failures are failed validations of one name.
+	Failures Rate `yaml:"failures,omitempty"`
+}
+
+// A Solver is one way to answer ACME challenges, by its type's own settings.
+type Solver struct {
+	// Type is one of SolverTypes.
+	Type string
+	// Settings are the type's own, by name.
+	Settings map[string]string
+	// Propagation is how long a dns-01 record may take to be seen at all of the
+	// zone's name servers; 0 is two minutes.
+	Propagation Duration
+	// Resolvers are asked instead of those of the Shared configuration, HOST:PORT.
+	Resolvers []string
+}
+
+// BusSolver is the name and the type of the solver that is always there: the
+// group's replicas answer http-01 and tls-alpn-01.
+const BusSolver = "bus"
