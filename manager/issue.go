@@ -103,7 +103,7 @@ func (m *Manager) issuer(ctx context.Context, name string) (issuer.Issuer, error
 	}
 	c, ok := shared.Issuers[name]
 	if !ok {
-		return nil, &InvalidError{fmt.Sprintf("there is no issuer %q in the shared configuration: `keyturn conf display` shows it", name)}
+		return nil, noIssuer(name)
 	}
 	state, stateAt, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
 	if isNotFound(err) {

@@ -3,7 +3,6 @@
 package manager
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,31 +10,8 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
-	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
-	"github.com/keyturn/keyturn/internal/names"
-	"github.com/keyturn/keyturn/issuer"
 )
-
-// MinLifetime is the shortest lifetime that may be asked for.
-const MinLifetime = 4 * time.Second
-
-// A Request says what certificate to make. Names is required; what is zero
-// otherwise comes from the defaults of the shared configuration.
-type Request struct {
-	// Names are DNS names and IP addresses as people write them.
-	Names []string
-	// Group is DefaultGroup if empty.
-	Group string
-	// Issuer is a name in the shared configuration.
-	Issuer string
-	Key    issuer.KeyType
-	// Lifetime is what the issuer is asked for.
-	Lifetime    time.Duration
-	RenewBefore config.RenewBefore
-	// Force makes another certificate of names that are managed already.
-	Force bool
-}
 
 // ExistsError says that names are managed already in a group.
 type ExistsError struct {
@@ -81,38 +57,6 @@ func (m *Manager) Make(ctx context.Context, r Request) (*Managed, error) {
 		return made, undone
 	}
 	return nil, errors.Join(fmt.Errorf("making %s (%s): %w", id, short(spec.Names), err), undone)
-}
-
-// spec normalises and completes a request, and refuses one that could never be
-// fulfilled.
-func (m *Manager) spec(ctx context.Context, r Request) (*event.Spec, error) {
-	list, err := names.NormalizeList(r.Names)
-	if err != nil {
-		return nil, err
-	}
-	shared, _, err := m.shared(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s := &event.Spec{
-		Group: cmp.Or(r.Group, DefaultGroup), Names: list,
-		Issuer:      cmp.Or(r.Issuer, shared.DefaultIssuer),
-		KeyType:     cmp.Or(r.Key, shared.Defaults.Key).String(),
-		Lifetime:    cmp.Or(r.Lifetime, time.Duration(shared.Defaults.Lifetime)),
-		RenewBefore: cmp.Or(r.RenewBefore, shared.Defaults.RenewBefore).String(),
-		Created:     time.Now(),
-	}
-	if _, ok := shared.Issuers[s.Issuer]; !ok {
-		return nil, &InvalidError{fmt.Sprintf("there is no issuer %q in the shared configuration: `keyturn conf display` shows it", s.Issuer)}
-	}
-	if s.Lifetime != 0 && s.Lifetime < MinLifetime {
-		return nil, &InvalidError{fmt.Sprintf("a lifetime of %v: at least %v are needed", s.Lifetime, MinLifetime)}
-	}
-	if before, err := config.ParseDuration(s.RenewBefore); err == nil && s.Lifetime != 0 && time.Duration(before) >= s.Lifetime {
-		return nil, &InvalidError{fmt.Sprintf("renewal %s before the end of a lifetime of %v: the certificate would always be due", before, s.Lifetime)}
-	}
-	_, err = m.groupKey(ctx, s.Group)
-	return s, err
 }
 
 // claimNames makes a new id the holder of the names. An id beside an error may

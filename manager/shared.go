@@ -93,7 +93,8 @@ func (m *Manager) UpdateConfig(ctx context.Context, text []byte, after bus.Posit
 }
 
 // fits checks a new configuration against what is there: every issuer in use
-// is still in it, and every issuer that was made opens with its new settings.
+// is still in it, can still be proven the names, and opens with its new settings
+// if it was made.
 func (m *Manager) fits(ctx context.Context, shared *config.Shared) error {
 	list, err := m.List(ctx)
 	if err != nil {
@@ -102,7 +103,12 @@ func (m *Manager) fits(ctx context.Context, shared *config.Shared) error {
 	var problems []error
 	inUse := make(map[string]int)
 	for _, c := range list {
-		inUse[c.Spec.Issuer]++
+		for _, name := range append([]string{c.Spec.Issuer}, c.Spec.Fallbacks...) {
+			inUse[name]++
+		}
+		if err := checkProof(&c.Spec, shared); err != nil {
+			problems = append(problems, fmt.Errorf("certificate %s: %w", c.ID, err))
+		}
 	}
 	for name, n := range inUse {
 		if _, ok := shared.Issuers[name]; !ok {

@@ -42,7 +42,7 @@ keyturn < bus/jetstream/embedded                 # its own certificate turns, to
 bus/jetstream < bus/jetstream/embedded           # the server behind the client, as its tests are
 bus < bus/bustest                                # a conformance suite knows its contract alone
 
-issuer, event, bus, config < manager
+issuer, solver, event, bus, config < manager
 issuer/localca < manager                         # a case for every type of issuer
 internal/names < manager                         # names are normalised where they come in
 
