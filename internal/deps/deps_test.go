@@ -52,6 +52,8 @@ seal, bus, replica < internal/datadir            # who writes which file of it
 keyturn < internal/edge
 manager, replica < internal/status               # what of both is shown
 
+solver < internal/acmetest                       # its name server answers dns-01
+
 NONE < doctor                                    # it knows crypto/tls alone
 NONE < internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
 internal/testnet < docs                          # the guide's hosts

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package acmetest
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	handler := c.handler
+	c.mu.Unlock()
+	handler.ServeHTTP(w, r)
+}
+
+// Intercept puts a handler in front of the CA, and of those that were put there
+// before: to answer instead of it, or to change what it answers. It counts for
+// requests from now on.
+func (c *CA) Intercept(f func(next http.Handler) http.Handler) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handler = f(c.handler)
+}
+
+// Finalized returns how many orders the CA let be finalised: those for exactly
+// these names, or all of them.
+func (c *CA) Finalized(names ...string) int {
+	c.counted.mu.Lock()
+	defer c.counted.mu.Unlock()
+	if len(names) > 0 {
+		return c.counted.orders[setOf(names)]
+	}
+	all := 0
+	for _, n := range c.counted.orders {
+		all += n
+	}
+	return all
+}
+
+// SetRenewalInfo sets what the CA says of when to renew a certificate. It says so
+// in a Retry-After of Pebble's own, six hours.
+func (c *CA) SetRenewalInfo(leaf *x509.Certificate, start, end time.Time, explanation string) error {
+	type window struct {
+		Start time.Time `json:"start"`
+		End   time.Time `json:"end"`
+	}
+	info, err := json.Marshal(struct {
+		Window      window `json:"suggestedWindow"`
+		Explanation string `json:"explanationURL,omitempty"`
+	}{window{start.UTC(), end.UTC()}, explanation})
+	if err != nil {
+		return err
+	}
+	return c.SetRenewalAnswer(leaf, string(info))
+}
+
+// SetRenewalAnswer is SetRenewalInfo with the very text that is answered.
+func (c *CA) SetRenewalAnswer(leaf *x509.Certificate, answer string) error {
+	body, err := json.Marshal(map[string]string{
+		"certificate": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw})),
+		"ariResponse": answer,
+	})
+	if err != nil {
+		return err
+	}
+	r := httptest.NewRequest(http.MethodPost, "/set-renewal-info/", bytes.NewReader(body))
+	r.Header.Set("User-Agent", "acmetest") // Pebble wants one
+	w := httptest.NewRecorder()
+	if c.management.ServeHTTP(w, r); w.Code != http.StatusOK {
+		return fmt.Errorf("setting the renewal information of %x: %s", leaf.SerialNumber, w.Body)
+	}
+	return nil
+}
+
+// Revoked says whether the CA has revoked a certificate, and why.
+func (c *CA) Revoked(leaf *x509.Certificate) (reason int, revoked bool) {
+	w := httptest.NewRecorder()
+	c.management.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/cert-status-by-serial/"+leaf.SerialNumber.Text(16), nil))
+	var answer struct {
+		Status string
+		Reason int
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+		return 0, false
+	}
+	return answer.Reason, answer.Status == "Revoked"
+}
+
+// A counter counts the orders that were finalised.
+type counter struct {
+	next   http.Handler
+	mu     sync.Mutex
+	orders map[string]int // by setOf(names); guarded by mu
+}
+
+func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, "/finalize-order/") {
+		c.next.ServeHTTP(w, r)
+		return
+	}
+	seen := &recorder{ResponseWriter: w, status: http.StatusOK}
+	c.next.ServeHTTP(seen, r)
+	var order struct{ Identifiers []struct{ Value string } }
+	if seen.status != http.StatusOK || json.Unmarshal(seen.body.Bytes(), &order) != nil {
+		return
+	}
+	var names []string
+	for _, id := range order.Identifiers {
+		names = append(names, id.Value)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.orders[setOf(names)]++
+}
+
+func setOf(names []string) string {
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ",")
+}
+
+// A recorder keeps what passes through it.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.body.Write(b)
+	return r.ResponseWriter.Write(b)
+}
