@@ -28,7 +28,7 @@ func TestPolicies(t *testing.T) {
 	policies["join"] = append(policies["join"], policies["replica"]...) // it is needed as well
 	p := newProxy(t, dynamolocal.Shared(t))
 	l := open(t, p.url(table(t, dynamolocal.Shared(t))), "")
-	for _, key := range []string{"conf/managers", "conf/shared", "group/web/a", "group/api/a", "member/web/" + member, "member/api/x", "join/other", "state/a", "token/t"} {
+	for _, key := range []string{"conf/managers", "conf/shared", "group/web/a", "group/api/a", "member/web/" + member, "member/api/x", "challenge/web", "challenge/api", "join/other", "state/a", "token/t"} {
 		write(t, l, key, write(t, l, key, bus.Position{}, "1"), "2")
 	}
 	for _, key := range []string{"beacon/web", "beacon/api", "receipt/api/x/0"} {
@@ -36,7 +36,7 @@ func TestPolicies(t *testing.T) {
 	}
 	fresh := p.url(table(t, dynamolocal.Shared(t)))
 	open(t, fresh, "")
-	for _, scope := range []string{"group", "state", "member", "join", "token", "conf"} {
+	for _, scope := range []string{"group", "state", "member", "join", "token", "conf", "challenge"} {
 		readAll(t, l, scope)
 	}
 	readAll(t, l.Board(), "receipt")
@@ -52,11 +52,15 @@ func TestPolicies(t *testing.T) {
 			"follow its certificates":  func(t *testing.T) { readAll(t, l, "group/web") },
 			"follow its member":        func(t *testing.T) { readAll(t, l, "member/web/"+member) },
 			"follow the managers":      func(t *testing.T) { readAll(t, l, "conf/managers") },
+			"follow its challenges":    func(t *testing.T) { readAll(t, l, "challenge/web") },
 			"read the managers":        func(t *testing.T) { get(t, l, "conf/managers") },
 			"follow its beacon":        func(t *testing.T) { readAll(t, l.Board(), "beacon/web") },
 			"put its receipt":          func(t *testing.T) { put(t, l, "receipt/web/"+member+"/0") },
 			"!follow other groups":     func(t *testing.T) { readAll(t, l, "group/api") },
 			"!follow all groups":       func(t *testing.T) { readAll(t, l, "group") },
+			"!follow other challenges": func(t *testing.T) { readAll(t, l, "challenge/api") },
+			"!follow all challenges":   func(t *testing.T) { readAll(t, l, "challenge") },
+			"!write challenges":        func(t *testing.T) { write(t, l, "challenge/web", bus.Position{}, "2") },
 			"!follow other members":    func(t *testing.T) { readAll(t, l, "member/api") },
 			"!follow the state":        func(t *testing.T) { readAll(t, l, "state") },
 			"!read the state":          func(t *testing.T) { get(t, l, "state/a") },

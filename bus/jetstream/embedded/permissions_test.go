@@ -33,6 +33,9 @@ read member/web                                         + - - - - -
 read member/web/web1                                    + - + - - -
 read member/web/web2                                    + - - + - -
 read member/web/joiner                                  + - - - - +
+read challenge                                          + - - - - -
+read challenge/web                                      + - + + - -
+read challenge/api                                      + - - - + -
 read everything                                         + - - - - -
 read beacon/web on the board                            + - + + - -
 read beacon/api on the board                            + - - - + -
@@ -54,6 +57,7 @@ append state/x                                          + - - - - -
 append conf/managers                                    + - - - - -
 append member/web/web1                                  + - - - - -
 append token/joiner                                     + - - - - -
+append challenge/web                                    + - - - - -
 append group/web/x where all write                      x - - - - -
 append group/web/x where it stands                      - - - - - -
 append join/joiner                                      + - - - - +
@@ -144,6 +148,7 @@ func operations(red map[string]string) map[string]func(*wire) string {
 	for _, scope := range []string{
 		"state", "names", "token", "join", "join/joiner", "join/web1", "conf", "conf/managers", "conf/shared",
 		"group", "group/web", "group/api", "member", "member/web", "member/web/web1", "member/web/web2", "member/web/joiner",
+		"challenge", "challenge/web", "challenge/api",
 	} {
 		key := named.Replace(scope)
 		ops["read "+scope] = func(w *wire) string {
@@ -167,7 +172,7 @@ func operations(red map[string]string) map[string]func(*wire) string {
 	ask("ask the leader for any entry", "$JS.API.STREAM.MSG.GET.KEYTURN_red", `{"last_by_subj":"keyturn.red.state.x._"}`)
 	ask("ask the leader for any notice", "$JS.API.STREAM.MSG.GET.KEYTURN_red_BOARD", `{"seq":1}`)
 
-	for _, key := range []string{"group/web/x", "state/x", "conf/managers", "member/web/web1", "token/joiner"} {
+	for _, key := range []string{"group/web/x", "state/x", "conf/managers", "member/web/web1", "token/joiner", "challenge/web"} {
 		ask("append "+key, "ktput.red.log."+red["log"]+"."+strings.ReplaceAll(named.Replace(key), "/", ".")+"._", key)
 	}
 	ask("append group/web/x where all write", "ktput.red.log.open.group.web.x._", "")

@@ -50,7 +50,7 @@ func TestRightsSuffice(t *testing.T) {
 	f := startFleet(t)
 	manager := f.use(t, "manager", f.manager("red"))
 	member := event.MemberKey("web", web1)
-	for _, key := range []string{event.CertificateKey("web", api1), member, event.ManagersKey, event.StateKey(api1)} {
+	for _, key := range []string{event.CertificateKey("web", api1), member, event.ManagersKey, event.ChallengesKey("web"), event.StateKey(api1)} {
 		if _, err := manager.Append(t.Context(), key, bus.Position{}, []byte(key)); err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,10 @@ func TestRightsSuffice(t *testing.T) {
 	}
 
 	replica := f.use(t, "replica", f.replica("web", web1))
-	for scope, want := range map[string]string{"group/web": event.CertificateKey("web", api1), member: member, event.ManagersKey: event.ManagersKey} {
+	for scope, want := range map[string]string{
+		"group/web": event.CertificateKey("web", api1), member: member,
+		event.ManagersKey: event.ManagersKey, event.ChallengesKey("web"): event.ChallengesKey("web"),
+	} {
 		got, at := held(t, replica, scope, bus.Position{})
 		if !slices.Equal(got, []string{want}) {
 			t.Errorf("%s: %v", scope, got)
