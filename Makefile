@@ -22,6 +22,10 @@ TOOL := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 # they need. What is done in each is done in the root first.
 MODULES := . bench examples/grpc examples/quic
 
+# Modules of programs that tests run, and build themselves: they have no tests of their
+# own, and "go test -race" would build all that they need once more to say so.
+PROGRAMS := internal/stepca/server
+
 # Without git, or without a tag, the program says what Go stamped into it.
 VERSION := $(shell git describe --tags --match 'v*' --dirty 2>/dev/null)
 COMMIT  := $(shell git describe --always --abbrev=40 --dirty --exclude '*' 2>/dev/null)
@@ -48,13 +52,13 @@ test: ## run all tests with the race detector; needs Go and gcc, no root
 	done
 
 lint: ## vet, staticcheck, gofumpt, tidy modfiles, fresh generated files
-	for module in $(MODULES); do \
+	for module in $(MODULES) $(PROGRAMS); do \
 		(cd $$module && $(GO) vet ./... && $(TOOL) staticcheck ./...); \
 	done
 	@echo '$(TOOL) gofumpt -l .'
 	@files=$$($(TOOL) gofumpt -l .); [ -z "$$files" ] || \
 		{ echo "not formatted; run: $(TOOL) gofumpt -w ." >&2; echo "$$files" >&2; exit 1; }
-	for module in $(MODULES) tools; do (cd $$module && $(GO) mod tidy -diff); done
+	for module in $(MODULES) $(PROGRAMS) tools; do (cd $$module && $(GO) mod tidy -diff); done
 	@if grep -rq --include='*.go' '^//go:generate ' .; then \
 		echo '$(GO) generate ./...'; \
 		state() { find . -path ./.git -prune -o -type f -print0 | sort -z | xargs -0 sha256sum; }; \

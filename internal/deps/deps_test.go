@@ -46,7 +46,8 @@ issuer, solver, event, bus, config < manager
 issuer/localca < manager                         # a case for every type of issuer
 internal/names < manager                         # names are normalised where they come in
 
-internal/durable < internal/dynamolocal          # a lock that a dead process does not hold
+internal/durable < internal/testprogram           # a lock that a dead process does not hold
+internal/testprogram < internal/dynamolocal, internal/stepca
 internal/durable < internal/secret               # one of the places is a private file
 seal, bus, replica < internal/datadir            # who writes which file of it
 keyturn < internal/edge

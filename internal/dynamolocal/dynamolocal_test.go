@@ -11,10 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/keyturn/keyturn/internal/testprogram"
 )
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
@@ -59,7 +58,7 @@ func TestJavaWithoutRoot(t *testing.T) {
 	defer cancel()
 	java, err := installJava(ctx)
 	if err != nil {
-		missing(t, err)
+		testprogram.Missing(t, hint, err)
 	}
 	root, _, _ := strings.Cut(java, "/usr/lib/jvm/")
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -77,37 +76,6 @@ func TestJavaWithoutRoot(t *testing.T) {
 	s := Start(t)
 	if s.cmd.Path != java {
 		t.Fatalf("it runs on %s, not on %s", s.cmd.Path, java)
-	}
-}
-
-// TestOnce holds that an installation that was cut off is done again, and that
-// of several at once one does it.
-func TestOnce(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "x")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := os.MkdirAll(filepath.Join(dir+".part", "rest"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	var calls atomic.Int32
-	var all sync.WaitGroup
-	for range 4 {
-		all.Go(func() {
-			err := once(ctx, dir, func(_ context.Context, dir string) error {
-				calls.Add(1)
-				if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
-					t.Errorf("the rest of a cut-off installation is there: %v, %v", files, err)
-				}
-				return os.WriteFile(filepath.Join(dir, "done"), nil, 0o600)
-			})
-			if _, missing := os.Stat(filepath.Join(dir, "done")); err != nil || missing != nil {
-				t.Errorf("not installed: %v, %v", err, missing)
-			}
-		})
-	}
-	all.Wait()
-	if n := calls.Load(); n != 1 {
-		t.Errorf("installed %d times", n)
 	}
 }
 

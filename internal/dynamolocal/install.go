@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/durable"
+	"github.com/keyturn/keyturn/internal/testprogram"
 )
 
 // The emulator, as npm has it.
@@ -33,71 +34,14 @@ const (
 // that does it.
 const installTime = 5 * time.Minute
 
-// cacheDir is where everything is installed.
-func cacheDir() (string, error) {
-	user, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(user, "keyturn-test")
-	return dir, durable.MkdirAll(dir)
-}
-
-// once makes dir by calling fill with an empty directory beside it, unless it is
-// there. Of several processes one does it, and the others wait.
-func once(ctx context.Context, dir string, fill func(ctx context.Context, dir string) error) error {
-	there := func() bool {
-		_, err := os.Stat(dir)
-		return err == nil
-	}
-	if there() {
-		return nil
-	}
-	lock, err := lock(ctx, dir+".lock")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Release() }() // the process's end releases it as well
-	if there() {
-		return nil
-	}
-	part := dir + ".part"
-	if err := os.RemoveAll(part); err != nil { // of one that was killed
-		return err
-	}
-	if err := durable.MkdirAll(part); err != nil {
-		return err
-	}
-	if err := fill(ctx, part); err != nil {
-		return errors.Join(err, os.RemoveAll(part))
-	}
-	return os.Rename(part, dir)
-}
-
-func lock(ctx context.Context, path string) (*durable.Lock, error) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		l, err := durable.TryLock(path)
-		if !errors.Is(err, durable.ErrLocked) {
-			return l, err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("another process holds %s: %w", path, ctx.Err())
-		}
-	}
-}
-
 // installEmulator returns the directory with DynamoDBLocal.jar.
 func installEmulator(ctx context.Context) (string, error) {
-	cache, err := cacheDir()
+	cache, err := testprogram.CacheDir()
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(cache, npmPackage+"-"+npmVersion)
-	if err := once(ctx, dir, fetchEmulator); err != nil {
+	if err := testprogram.Once(ctx, dir, fetchEmulator); err != nil {
 		return "", fmt.Errorf("installing DynamoDB Local: %w", err)
 	}
 	return dir, nil

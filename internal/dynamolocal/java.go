@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/keyturn/keyturn/internal/testprogram"
 )
 
 // minJava is the oldest Java that runs the emulator.
@@ -28,12 +30,12 @@ func installJava(ctx context.Context) (string, error) {
 	if err == nil && javaVersion(ctx, path) >= minJava {
 		return path, nil
 	}
-	cache, err := cacheDir()
+	cache, err := testprogram.CacheDir()
 	if err != nil {
 		return "", err
 	}
 	dir := filepath.Join(cache, javaPackage)
-	if err := once(ctx, dir, fetchJava); err != nil {
+	if err := testprogram.Once(ctx, dir, fetchJava); err != nil {
 		return "", fmt.Errorf("installing Java: %w", err)
 	}
 	found, err := filepath.Glob(filepath.Join(dir, "usr/lib/jvm/*/bin/java"))

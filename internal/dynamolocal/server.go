@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/testprogram"
 )
 
 // Region is the region that the emulator's tables are in.
@@ -130,7 +131,7 @@ func (s *Server) URL(table string) string {
 
 func begin(t testing.TB, dir string) *Server {
 	t.Helper()
-	port, err := freePort()
+	port, err := testprogram.FreePort("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,19 +139,9 @@ func begin(t testing.TB, dir string) *Server {
 	ctx, cancel := context.WithTimeout(t.Context(), installTime)
 	defer cancel()
 	if err := s.run(ctx); err != nil {
-		missing(t, err)
+		testprogram.Missing(t, hint, err)
 	}
 	return s
-}
-
-// missing skips the test, as any that needs a program which is not there, but
-// fails it in CI.
-func missing(t testing.TB, err error) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s: %v", hint, err)
-	}
-	t.Skipf("%s: %v", hint, err)
 }
 
 // run starts the emulator and returns when it answers.
@@ -175,7 +166,7 @@ func (s *Server) run(ctx context.Context) error {
 	}, store...)...)
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	endWithParent(s.cmd)
+	testprogram.EndWithParent(s.cmd)
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
@@ -221,13 +212,4 @@ func answers(ctx context.Context, endpoint string) bool {
 func (s *Server) stop() {
 	_ = s.cmd.Process.Kill() // it has ended already, or ends now
 	<-s.ended
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
