@@ -2,7 +2,13 @@
 
 package config
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/keyturn/keyturn/solver"
+)
 
 // ACME are the settings of an issuer of type "acme": a CA that speaks RFC 8555.
 type ACME struct {
@@ -12,7 +18,7 @@ type ACME struct {
 	// TermsAgreed says that the CA's terms of service are agreed to. It must be
 	// true where the CA has any.
 	TermsAgreed bool `yaml:"terms_agreed,omitempty"`
-	// Contact are mail addresses that the CA may write to.
+	// Contact are mail addresses that the CA may write to, without mailto:.
 	Contact []string `yaml:"contact,omitempty"`
 	// Roots are PEM certificates by which the CA's web server is known; "" is the
 	// system's.
@@ -42,14 +48,8 @@ type ACME struct {
 // EAB is an external account binding.
 type EAB struct {
 	KeyID string `yaml:"key_id"`
-	// HMACKey is base64url, as the CA gives it.
+	// HMACKey is base64url without padding.
 	HMACKey string `yaml:"hmac_key"`
-}
-
-// A Rate is so many in so much time: "300/3h". The zero value is no limit.
-type Rate struct {
-	Count int
-	Per   time.Duration
 }
 
 // Limits are a CA's rate limits, as far as a client can keep to them by itself.
@@ -62,6 +62,42 @@ type Limits struct {
 	Set    Rate `yaml:"set,omitempty"`
 	// Failures are failed validations of one name.
 	Failures Rate `yaml:"failures,omitempty"`
+}
+
+func (m *mapping) acme() *ACME {
+	m.only("type", "directory", "terms_agreed", "contact", "roots", "profile", "preferred_chain", "challenge",
+		"eab", "account_key", "skip_caa", "limits")
+	a := new(ACME)
+	parse(m, "directory", &a.Directory, directory)
+	if _, given := m.values["directory"]; !given {
+		m.wrong("directory", "it is missing: one of %s, or the https URL of the CA's directory", strings.Join(Directories(), ", "))
+	}
+	m.boolean("terms_agreed", &a.TermsAgreed)
+	a.Contact, _ = texts(m, "contact", contact)
+	parse(m, "roots", &a.Roots, roots)
+	m.word("profile", &a.Profile)
+	m.word("preferred_chain", &a.PreferredChain)
+	parse(m, "challenge", &a.Challenge, challenge)
+	if v := m.values["eab"]; v != nil {
+		one := m.read(m.of("eab"), v)
+		a.EAB = one.externalAccount()
+	}
+	parse(m, "account_key", &a.AccountKey, accountKey)
+	m.boolean("skip_caa", &a.SkipCAA)
+	if v := m.values["limits"]; v != nil {
+		one := m.read(m.of("limits"), v)
+		a.Limits = one.limits()
+	}
+	m.preset(a)
+	return a
+}
+
+// challenge reads one of solver.Types.
+func challenge(s string) (string, error) {
+	if !slices.Contains(solver.Types(), s) {
+		return "", fmt.Errorf("%.40q is not a type of challenge; known are %s", s, strings.Join(solver.Types(), ", "))
+	}
+	return s, nil
 }
 
 // A Solver is one way to answer ACME challenges, by its type's own settings.

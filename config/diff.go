@@ -36,13 +36,18 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s: %s -> %s", c.Key, c.Old, c.New)
 }
 
-// harmless are the keys whose values anybody may see; * is the name of an
-// issuer. A new key is a secret until it is here.
+// harmless are the keys whose values anybody may see; * is the name of an issuer
+// or a zone. A new key is a secret until it is here; those of solvers are known
+// by solverTypes.
 var harmless = []string{
 	"default_issuer",
 	"issuers.*.type", "issuers.*.name", "issuers.*.key", "issuers.*.lifetime", "issuers.*.max_lifetime",
 	"issuers.*.root_lifetime", "issuers.*.intermediate_lifetime", "issuers.*.backdate",
-	"defaults.key", "defaults.lifetime", "defaults.renew_before",
+	"issuers.*.directory", "issuers.*.terms_agreed", "issuers.*.contact", "issuers.*.profile",
+	"issuers.*.preferred_chain", "issuers.*.challenge", "issuers.*.eab.key_id", "issuers.*.skip_caa",
+	"issuers.*.limits.orders", "issuers.*.limits.domain", "issuers.*.limits.set", "issuers.*.limits.failures",
+	"zones.*", "resolvers",
+	"defaults.key", "defaults.lifetime", "defaults.renew_before", "defaults.issuers", "defaults.fallback_after",
 }
 
 // Diff returns what has to change in the shared configuration a so that it says
@@ -81,8 +86,9 @@ type leaf struct {
 	shown string // never empty
 }
 
-// leaves returns the values of a shared configuration by their keys. No key has
-// a dot in it, so that no two are alike.
+// leaves returns the values of a shared configuration by their keys. No key but a
+// zone's, which has only values below it, has a dot in it, so that no two are
+// alike.
 func leaves(text []byte) (map[string]leaf, error) {
 	if _, err := ParseShared(text); err != nil {
 		return nil, err
@@ -103,9 +109,11 @@ func collect(found map[string]leaf, path []string, n *yaml.Node) {
 			collect(found, append(slices.Clip(path), n.Content[i].Value), n.Content[i+1])
 		}
 	case n.Kind == yaml.SequenceNode && len(n.Content) > 0:
-		for i, c := range n.Content {
-			collect(found, append(slices.Clip(path), fmt.Sprint(i)), c)
+		var all []string
+		for _, c := range n.Content {
+			all = append(all, c.Value) // ParseShared takes no lists of anything else
 		}
+		found[strings.Join(path, ".")] = leaf{strings.Join(all, "\n"), show(path, strings.Join(all, ", "))}
 	case n.Kind == yaml.ScalarNode:
 		found[strings.Join(path, ".")] = leaf{n.Value, show(path, n.Value)}
 	default:
@@ -115,7 +123,7 @@ func collect(found map[string]leaf, path []string, n *yaml.Node) {
 
 // show returns a value as anybody may see it.
 func show(path []string, value string) string {
-	if len(path) > 2 && path[0] == "issuers" {
+	if len(path) > 1 && path[0] != "defaults" {
 		path = slices.Clone(path)
 		path[1] = "*"
 	}

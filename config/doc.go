@@ -22,6 +22,11 @@
 //	    type: local
 //	    name: Example
 //	    max_lifetime: 90d
+//	  letsencrypt:
+//	    type: acme
+//	    directory: letsencrypt
+//	    terms_agreed: true
+//	    contact: ops@example.com
 //	defaults:
 //	  key: ecdsa-p256
 //	  lifetime: 30d

@@ -40,6 +40,7 @@ type LocalCA struct {
 // key "type" itself has been read.
 var issuerTypes = map[string]func(*mapping, *Issuer){
 	"local": func(m *mapping, i *Issuer) { i.Local = m.localCA() },
+	"acme":  func(m *mapping, i *Issuer) { i.ACME = m.acme() },
 }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9-]{1,63}$`)
@@ -102,11 +103,17 @@ func (m *mapping) notAbove(key string, d Duration, limit string, most Duration) 
 
 // MarshalYAML writes the type and its settings as one mapping.
 func (i Issuer) MarshalYAML() (any, error) {
-	if i.Type == "local" && i.Local != nil {
+	switch {
+	case i.Type == "local" && i.Local != nil:
 		return struct {
 			Type    string `yaml:"type"`
 			LocalCA `yaml:",inline"`
 		}{i.Type, *i.Local}, nil
+	case i.Type == "acme" && i.ACME != nil:
+		return struct {
+			Type string `yaml:"type"`
+			ACME `yaml:",inline"`
+		}{i.Type, *i.ACME}, nil
 	}
 	return nil, fmt.Errorf("an issuer of type %q has no settings", i.Type)
 }

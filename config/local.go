@@ -54,7 +54,7 @@ var settings = []setting{
 	{"tenant", func(l *Local) *string { return &l.Tenant }, name},
 	{"bus", func(l *Local) *string { return &l.Bus }, busURL},
 	{"nats", func(l *Local) *string { return &l.NATS }, listenAddress},
-	{"tenants", func(l *Local) *string { return &l.Tenants }, names},
+	{"tenants", func(l *Local) *string { return &l.Tenants }, nameList},
 	{"advertise", func(l *Local) *string { return &l.Advertise }, hosts},
 	{"http", func(l *Local) *string { return &l.HTTP }, listenAddress},
 	{"check_in", func(l *Local) *string { return &l.CheckIn.URL }, checkInURL},
@@ -120,7 +120,7 @@ func name(v string) error {
 	return nil
 }
 
-func names(v string) error {
+func nameList(v string) error {
 	for n := range strings.SplitSeq(v, ",") {
 		if err := name(n); err != nil {
 			return err

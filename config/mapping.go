@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -147,6 +148,13 @@ func (m *mapping) str(key string, dst *string) bool {
 	return true
 }
 
+// word reads text that is not empty into dst.
+func (m *mapping) word(key string, dst *string) {
+	if m.str(key, dst) && *dst == "" {
+		m.wrong(key, "it is empty: give it a value or leave it out")
+	}
+}
+
 // parse reads a value into dst as the function understands it: text, or a
 // number that somebody forgot the unit of, so that the error can say so.
 func parse[T any](m *mapping, key string, dst *T, read func(string) (T, error)) {
@@ -160,6 +168,64 @@ func parse[T any](m *mapping, key string, dst *T, read func(string) (T, error)) 
 		return
 	}
 	*dst = v
+}
+
+// boolean reads true or false into dst.
+func (m *mapping) boolean(key string, dst *bool) {
+	s, ok := m.scalar(key)
+	if !ok {
+		return
+	}
+	if v := m.values[key]; v.Tag != "!!bool" {
+		m.wrong(key, "here must be true or false, not %s", kind(v))
+		return
+	}
+	*dst = strings.EqualFold(s, "true")
+}
+
+// number reads a whole number from least to most into dst.
+func (m *mapping) number(key string, dst *int, least, most int) {
+	s, ok := m.scalar(key)
+	if !ok {
+		return
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < least || n > most {
+		m.wrong(key, "%.40q is not a whole number from %d to %d", s, least, most)
+		return
+	}
+	*dst = n
+}
+
+// texts reads a list of values, or one value without a list, each as the function
+// understands it. None may be there twice. It reports whether all were right.
+func texts(m *mapping, key string, read func(string) (string, error)) (all []string, ok bool) {
+	list, before := *m, len(m.errs)
+	list.keys = []string{key}
+	switch v := m.values[key]; {
+	case v == nil:
+		return nil, true
+	case v.Kind == yaml.SequenceNode:
+		list = m.read(m.of(key), numbered(v))
+	}
+	for _, k := range list.keys {
+		var one string
+		parse(&list, k, &one, read)
+		if one != "" && slices.Contains(all, one) {
+			list.wrong(k, "%.80q is here twice", one)
+		}
+		all = append(all, one)
+	}
+	return all, len(m.errs) == before
+}
+
+// numbered returns a list as a mapping from 0, 1, 2 to its elements.
+func numbered(list *yaml.Node) *yaml.Node {
+	m := &yaml.Node{Kind: yaml.MappingNode, Line: list.Line}
+	for i, v := range list.Content {
+		m.Content = append(m.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: strconv.Itoa(i), Line: v.Line}, v)
+	}
+	return m
 }
 
 // kind describes a value of the wrong type.

@@ -7,11 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v4"
-
-	"github.com/keyturn/keyturn/issuer"
 )
 
 // Shared is the configuration that all managers share. [ParseShared] makes one
@@ -40,19 +37,6 @@ type Shared struct {
 
 	// Defaults apply to certificates that do not say otherwise.
 	Defaults Defaults `yaml:"defaults,omitempty"`
-}
-
-// Defaults of a new managed certificate.
-type Defaults struct {
-	Key         issuer.KeyType `yaml:"key,omitempty"`          // empty: ECDSA P-256
-	Lifetime    Duration       `yaml:"lifetime,omitempty"`     // 0: the issuer's default
-	RenewBefore RenewBefore    `yaml:"renew_before,omitempty"` // zero: the default rule
-	// Issuers are the default issuer and those that stand in for it, in this order;
-	// empty: DefaultIssuer alone.
-	Issuers []string `yaml:"issuers,omitempty"`
-	// FallbackAfter is after how many failures in a row the next issuer is taken; 0
-	// is three.
-	FallbackAfter int `yaml:"fallback_after,omitempty"`
 }
 
 // ParseShared reads a shared configuration. The error joins an *Error for each
@@ -86,22 +70,35 @@ func (s *Shared) Encode() ([]byte, error) {
 
 func (p *problems) shared(top *yaml.Node) *Shared {
 	m := p.read("", top)
-	m.only("default_issuer", "issuers", "defaults")
+	m.only("default_issuer", "issuers", "zones", "resolvers", "defaults")
 	s := &Shared{Issuers: make(map[string]Issuer)}
 	p.issuers(p.read("issuers", m.values["issuers"]), s.Issuers)
+	zones := p.read("zones", m.values["zones"])
+	s.Zones = zones.zones(s.Solvers)
+	s.Resolvers, _ = texts(&m, "resolvers", resolver)
+	d := p.read("defaults", m.values["defaults"])
+	d.defaults(&s.Defaults, s.Issuers)
 	m.str("default_issuer", &s.DefaultIssuer)
 	m.defaultIssuer(s)
-	d := p.read("defaults", m.values["defaults"])
-	d.defaults(&s.Defaults)
 	return s
 }
 
-// defaultIssuer checks that the default issuer exists, or picks the only one.
+// defaultIssuer checks that the default issuer exists and is the first of the
+// defaults, or picks that one, or the only one.
 func (m *mapping) defaultIssuer(s *Shared) {
 	names := slices.Sorted(maps.Keys(s.Issuers))
 	_, given := m.values["default_issuer"]
+	first := ""
+	if len(s.Defaults.Issuers) > 0 {
+		first = s.Defaults.Issuers[0]
+	}
+	if !given {
+		s.DefaultIssuer = first
+	}
 	_, exists := s.Issuers[s.DefaultIssuer]
 	switch {
+	case exists && first != "" && first != s.DefaultIssuer:
+		m.wrong("default_issuer", "it is not %s, the first of defaults.issuers: leave one of the two out", first)
 	case exists || len(names) == 0: // none: reported already
 	case given:
 		m.wrong("default_issuer", "there is no issuer of this name; the issuers are %s", strings.Join(names, ", "))
@@ -109,15 +106,5 @@ func (m *mapping) defaultIssuer(s *Shared) {
 		s.DefaultIssuer = names[0]
 	default:
 		m.wrong("default_issuer", "there is more than one issuer: name one of %s", strings.Join(names, ", "))
-	}
-}
-
-func (m *mapping) defaults(d *Defaults) {
-	m.only("key", "lifetime", "renew_before")
-	parse(m, "key", &d.Key, issuer.ParseKeyType)
-	parse(m, "lifetime", &d.Lifetime, ParseDuration)
-	parse(m, "renew_before", &d.RenewBefore, ParseRenewBefore)
-	if b := d.RenewBefore.before; d.Lifetime > 0 && b >= time.Duration(d.Lifetime) {
-		m.wrong("renew_before", "%s is not shorter than the lifetime, %s: every certificate would be due at once", d.RenewBefore, d.Lifetime)
 	}
 }

@@ -100,7 +100,7 @@ func TestParseSharedRefuses(t *testing.T) {
 		"12":                                     "line 1: here must be keys with values, not a number",
 		"issuers: local":                         "line 1: issuers: here must be keys with values, not a text",
 		"issuers: [local]":                       "line 1: issuers: here must be keys with values, not a list",
-		good + "isuers: {}":                      "line 2: isuers: unknown key; known here are default_issuer, issuers, defaults",
+		good + "isuers: {}":                      "line 2: isuers: unknown key; known here are default_issuer, issuers, zones, resolvers, defaults",
 		good + "a b: 1":                          `line 2: "a b": unknown key`,
 		good + good:                              "line 2: issuers: the key is here twice; the first is on line 1",
 		good + "default_issuer:":                 "line 2: default_issuer: the key has no value",
@@ -121,9 +121,9 @@ func TestParseSharedRefuses(t *testing.T) {
 		good + "defaults:\n  renew_before: 100%": "line 3: defaults.renew_before:",
 		good + "defaults:\n  lifetime: 30d\n  renew_before: 30d": "line 4: defaults.renew_before: 30d is not shorter than the lifetime, 30d",
 		"issuers:\n  a: {type: local}\n  b: {type: local}":       "line 1: default_issuer: there is more than one issuer: name one of a, b",
-		"issuers:\n  dev: {}":                                                           "line 2: issuers.dev: the issuer has no type; known are local",
+		"issuers:\n  dev: {}":                                                           "line 2: issuers.dev: the issuer has no type; known are acme, local",
 		"issuers:\n  dev:":                                                              "line 2: issuers.dev: here must be keys with values, not nothing",
-		"issuers:\n  dev: {type: vualt}":                                                `line 2: issuers.dev.type: "vualt" is not a type of issuer; known are local`,
+		"issuers:\n  dev: {type: vualt}":                                                `line 2: issuers.dev.type: "vualt" is not a type of issuer; known are acme, local`,
 		"issuers:\n  dev: {type: local, type: local}":                                   "line 2: issuers.dev.type: the key is here twice",
 		"issuers:\n  dev: {type: local, url: x}":                                        "line 2: issuers.dev.url: unknown key; known here are type, name, key",
 		"issuers:\n  Dev: {type: local}":                                                "line 2: issuers.Dev: an issuer's name has 1 to 63 of the characters",
@@ -212,6 +212,9 @@ func TestEncodeRefusesWhatParseSharedWould(t *testing.T) {
 
 func FuzzParseShared(f *testing.F) {
 	f.Add([]byte("default_issuer: dev\nissuers: {dev: {type: local, lifetime: 30d}}\ndefaults: {key: ed25519, renew_before: 33%}\n"))
+	f.Add([]byte("issuers:\n  le: {type: acme, directory: letsencrypt, terms_agreed: true, contact: [mailto:a@example.com], limits: {orders: 300/3h}}\n" +
+		"  own: {type: acme, directory: 'https://a.example', eab: {key_id: x, hmac_key: eA==}, challenge: dns-01, skip_caa: true}\n" +
+		"zones: {example.com: bus, .: [bus]}\nresolvers: [192.0.2.1, '[2001:db8::1]:53']\ndefaults: {issuers: [le, own], fallback_after: 2}\n"))
 	f.Add([]byte("issuers: &a\n  b: *a\n"))
 	f.Add([]byte("? [a]\n: !x |\n  y\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {

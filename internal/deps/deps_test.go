@@ -32,7 +32,8 @@ seal < event
 keyturn, event, bus < replica
 keyturn < reload
 
-issuer < config                                  # key types are issuer's
+issuer, solver < config                          # key types are issuer's, challenges solver's
+internal/names < config                          # zones and name servers have names, too
 issuer, seal < issuer/localca
 issuer < issuer/issuertest                       # a conformance suite knows its contract alone
 
