@@ -41,6 +41,9 @@ func TestKeyTypes(t *testing.T) {
 			if is != kt.String() {
 				t.Errorf("made a key of type %s", is)
 			}
+			if of := issuer.KeyTypeOf(key.Public()); of.String() != is {
+				t.Errorf("the type of its key is %s", of)
+			}
 		})
 	}
 }

@@ -71,6 +71,20 @@ func (k *KeyType) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// KeyTypeOf returns the type of a public key. Of a key of no known type, such as
+// RSA with 3072 bits, it is a description that ParseKeyType refuses.
+func KeyTypeOf(public crypto.PublicKey) KeyType {
+	switch k := public.(type) {
+	case *ecdsa.PublicKey:
+		return KeyType("ecdsa-" + strings.ToLower(strings.ReplaceAll(k.Curve.Params().Name, "-", "")))
+	case *rsa.PublicKey:
+		return KeyType(fmt.Sprintf("rsa-%d", k.N.BitLen()))
+	case ed25519.PublicKey:
+		return Ed25519
+	}
+	return KeyType(fmt.Sprintf("%T", public))
+}
+
 // Generate makes a new private key from the system's random source: a pointer
 // to an ECDSA or RSA key, or an ed25519.PrivateKey. It takes microseconds,
 // except for RSA: some 0.1 s for 2048 bits and a second or several for 4096.

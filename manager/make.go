@@ -35,7 +35,15 @@ func (m *Manager) Make(ctx context.Context, r Request) (*Managed, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := m.claimNames(ctx, spec, r.Force)
+	return m.firstly(ctx, spec, r.Force, func(ctx context.Context, c *Managed) (*Managed, error) {
+		return m.renewFrom(ctx, c, 1, event.ReasonNew)
+	})
+}
+
+// firstly claims the names, writes the first state, and has the first generation
+// made. If one of these fails, all is undone.
+func (m *Manager) firstly(ctx context.Context, spec *event.Spec, force bool, generation func(context.Context, *Managed) (*Managed, error)) (*Managed, error) {
+	id, err := m.claimNames(ctx, spec, force)
 	if id == "" {
 		return nil, err
 	}
@@ -45,7 +53,7 @@ func (m *Manager) Make(ctx context.Context, r Request) (*Managed, error) {
 		c, err = m.create(ctx, id, spec)
 	}
 	if err == nil {
-		c, err = m.renewFrom(ctx, c, 1, event.ReasonNew)
+		c, err = generation(ctx, c)
 	}
 	if err == nil {
 		return c, nil

@@ -109,7 +109,9 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Mana
 		err = fmt.Errorf("generation %d of %s (%s): %w", claimed.Claim.Generation, c.ID, short(c.Spec.Names), err)
 		return nil, errors.Join(err, m.failed(ctx, claimed, err))
 	}
-	done, err := m.commit(ctx, claimed, cert, leaf, reason)
+	done, err := m.commit(ctx, claimed, cert, event.Record{
+		At: time.Now(), Reason: reason, Issuer: c.Spec.Issuer, Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -130,19 +132,16 @@ func short(names []string) string {
 	return fmt.Sprintf("%s and %d more", names[0], len(names)-1)
 }
 
-// commit appends the new generation to the state.
-func (m *Manager) commit(ctx context.Context, c *Managed, cert *event.Certificate, leaf *x509.Certificate, reason string) (*Managed, error) {
-	now := time.Now()
-	data, err := event.Sign(m.identity.Signing, m.tenant, now, cert)
+// commit appends the new generation to the state. The error may be a conflict.
+func (m *Manager) commit(ctx context.Context, c *Managed, cert *event.Certificate, r event.Record) (*Managed, error) {
+	data, err := event.Sign(m.identity.Signing, m.tenant, r.At, cert)
 	if err != nil {
 		return nil, err
 	}
 	next := *c
-	next.Certificate, next.Issued = cert, now
+	next.Certificate, next.Issued = cert, r.At
 	next.Failure = nil
-	return m.turn(ctx, &next, cert.Version, data, event.Record{
-		At: now, Reason: reason, Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter,
-	})
+	return m.turn(ctx, &next, cert.Version, data, r)
 }
 
 // turn appends the state with a new version, its event and its record.

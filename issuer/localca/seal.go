@@ -5,9 +5,6 @@ package localca
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
@@ -84,7 +81,7 @@ func (ca *CA) fits(c Config) error {
 		return nil
 	}
 	for _, a := range []authority{ca.root, ca.intermediate} {
-		if is := keyType(a.key.Public()); is != c.KeyType {
+		if is := issuer.KeyTypeOf(a.key.Public()); is != c.KeyType {
 			return fmt.Errorf("opening the CA: the keys of %s are %s, but the configuration says %s; a CA's keys cannot change: configure another issuer", ca, is, c.KeyType)
 		}
 	}
@@ -177,17 +174,4 @@ func linked(root, intermediate *x509.Certificate) error {
 		return errors.New("the intermediate outlives the root")
 	}
 	return nil
-}
-
-// keyType returns the type of a CA's key, or a description of another one.
-func keyType(public crypto.PublicKey) issuer.KeyType {
-	switch k := public.(type) {
-	case *ecdsa.PublicKey:
-		return issuer.KeyType("ecdsa-" + strings.ToLower(strings.ReplaceAll(k.Curve.Params().Name, "-", "")))
-	case *rsa.PublicKey:
-		return issuer.KeyType(fmt.Sprintf("rsa-%d", k.N.BitLen()))
-	case ed25519.PublicKey:
-		return issuer.Ed25519
-	}
-	return issuer.KeyType(fmt.Sprintf("%T", public))
 }

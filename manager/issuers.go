@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/issuer"
+)
+
+// An issuerType is how issuers of one type come to be: from their settings, and
+// from what they keep on the bus for all managers.
+type issuerType interface {
+	// found completes what an issuer keeps that is used for the first time. It asks
+	// nobody.
+	found(m *Manager, s *event.IssuerState, c config.Issuer) error
+	// open makes the issuer of what it keeps, which is of this type. It asks nobody.
+	open(m *Manager, s *event.IssuerState, c config.Issuer) (issuer.Issuer, error)
+	// tell completes what people are told of an issuer. s is nil if it was never used.
+	tell(m *Manager, s *event.IssuerState, c config.Issuer, i *IssuerInfo) error
+}
+
+// issuerTypes are all types, by their name in the configuration.
+var issuerTypes = map[string]issuerType{
+	"local": localIssuer{},
+}
+
+// A cachedIssuer is good while the configuration it was made from, and its
+// state, are the newest.
+type cachedIssuer struct {
+	config, state bus.Position
+	issuer        issuer.Issuer
+}
+
+// issuer returns the named issuer of the shared configuration.
+func (m *Manager) issuer(ctx context.Context, name string) (issuer.Issuer, error) {
+	shared, at, err := m.shared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, ok := shared.Issuers[name]
+	if !ok {
+		return nil, noIssuer(name)
+	}
+	state, stateAt, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
+	if isNotFound(err) {
+		state, stateAt, err = m.found(ctx, name, c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("issuer %q: %w", name, err)
+	}
+	m.mu.Lock()
+	cached := m.issuers[name]
+	m.mu.Unlock()
+	if cached.config == at && cached.state == stateAt {
+		return cached.issuer, nil
+	}
+	ca, err := m.openIssuer(state, c)
+	if err != nil {
+		return nil, &InvalidError{fmt.Sprintf("issuer %q: %v", name, err)}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.issuers[name] = cachedIssuer{at, stateAt, ca}
+	return ca, nil
+}
+
+// found makes an issuer that is used for the first time. Of several managers
+// that do so at once, one's issuer is kept, and all get that.
+func (m *Manager) found(ctx context.Context, name string, c config.Issuer) (*event.IssuerState, bus.Position, error) {
+	s := &event.IssuerState{Name: name, Kind: c.Type}
+	if err := issuerTypes[c.Type].found(m, s, c); err != nil {
+		return nil, bus.Position{}, err
+	}
+	at, err := m.append(ctx, bus.Position{}, s)
+	if conflict(err) {
+		return get[*event.IssuerState](ctx, m, event.IssuerKey(name))
+	}
+	return s, at, err
+}
+
+func (m *Manager) openIssuer(s *event.IssuerState, c config.Issuer) (issuer.Issuer, error) {
+	if s.Kind != c.Type {
+		return nil, fmt.Errorf("it was made as type %q and is configured as %q: a new type needs a new name", s.Kind, c.Type)
+	}
+	return issuerTypes[c.Type].open(m, s, c)
+}
+
+// Roots returns the CA certificates (DER) of a named issuer that is its own
+// root, making the issuer if it was never used.
+func (m *Manager) Roots(ctx context.Context, name string) ([][]byte, error) {
+	if _, err := m.issuer(ctx, name); err != nil {
+		return nil, err
+	}
+	s, _, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
+	if err != nil {
+		return nil, fmt.Errorf("issuer %q: %w", name, err)
+	}
+	if len(s.Roots) == 0 {
+		return nil, errors.New("issuer " + name + " is not its own root")
+	}
+	return s.Roots, nil
+}
+
+// IssuerInfo is what people are told of an issuer.
+type IssuerInfo struct {
+	// Name is its name in the shared configuration, and Type that of its settings.
+	Name, Type string
+	// Default says that it is asked where a request names no other.
+	Default bool
+	// Used says that it was used before: what it keeps is on the bus.
+	Used bool
+	// Directory is the address of an ACME CA, and Account that of the account there;
+	// "" until it is made.
+	Directory, Account string
+	// Contact are the mail addresses of the account, and TermsAgreed says that the
+	// CA's terms are agreed to, by the settings.
+	Contact     []string
+	TermsAgreed bool
+	// Pause is set while nothing is asked of it.
+	Pause *event.Pause
+}
+
+// Issuers returns the issuers of the shared configuration, by name. It asks none
+// of them. One whose state cannot be read is an error, and the others are returned
+// nevertheless.
+func (m *Manager) Issuers(ctx context.Context) ([]IssuerInfo, error) {
+	shared, _, err := m.shared(ctx)
+	if err != nil {
+		return nil, err
+	}
+	first, _ := issuersOf(Request{}, shared)
+	var list []IssuerInfo
+	var bad []error
+	for name, c := range shared.Issuers {
+		i := IssuerInfo{Name: name, Type: c.Type, Default: name == first}
+		if err := m.tell(ctx, c, &i); err != nil {
+			bad = append(bad, fmt.Errorf("issuer %q: %w", name, err))
+		}
+		list = append(list, i)
+	}
+	slices.SortFunc(list, func(a, b IssuerInfo) int { return cmp.Compare(a.Name, b.Name) })
+	return list, errors.Join(bad...)
+}
+
+func (m *Manager) tell(ctx context.Context, c config.Issuer, i *IssuerInfo) error {
+	control, _, err := get[*event.IssuerControl](ctx, m, event.ControlKey(i.Name))
+	if err == nil {
+		i.Pause = control.Pause
+	} else if !isNotFound(err) {
+		return err
+	}
+	s, _, err := get[*event.IssuerState](ctx, m, event.IssuerKey(i.Name))
+	if err != nil && !isNotFound(err) {
+		return err
+	}
+	i.Used = err == nil
+	return issuerTypes[c.Type].tell(m, s, c, i)
+}
