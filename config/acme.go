@@ -99,20 +99,3 @@ func challenge(s string) (string, error) {
 	}
 	return s, nil
 }
-
-// A Solver is one way to answer ACME challenges, by its type's own settings.
-type Solver struct {
-	// Type is one of SolverTypes.
-	Type string
-	// Settings are the type's own, by name.
-	Settings map[string]string
-	// Propagation is how long a dns-01 record may take to be seen at all of the
-	// zone's name servers; 0 is two minutes.
-	Propagation Duration
-	// Resolvers are asked instead of those of the Shared configuration, HOST:PORT.
-	Resolvers []string
-}
-
-// BusSolver is the name and the type of the solver that is always there: the
-// group's replicas answer http-01 and tls-alpn-01.
-const BusSolver = "bus"

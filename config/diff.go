@@ -37,8 +37,8 @@ func (c Change) String() string {
 }
 
 // harmless are the keys whose values anybody may see; * is the name of an issuer
-// or a zone. A new key is a secret until it is here; those of solvers are known
-// by solverTypes.
+// a solver or a zone. A new key is a secret until it is here; the settings of
+// solvers are in SolverTypes.
 var harmless = []string{
 	"default_issuer",
 	"issuers.*.type", "issuers.*.name", "issuers.*.key", "issuers.*.lifetime", "issuers.*.max_lifetime",
@@ -46,6 +46,7 @@ var harmless = []string{
 	"issuers.*.directory", "issuers.*.terms_agreed", "issuers.*.contact", "issuers.*.profile",
 	"issuers.*.preferred_chain", "issuers.*.challenge", "issuers.*.eab.key_id", "issuers.*.skip_caa",
 	"issuers.*.limits.orders", "issuers.*.limits.domain", "issuers.*.limits.set", "issuers.*.limits.failures",
+	"solvers.*.type", "solvers.*.propagation", "solvers.*.resolvers",
 	"zones.*", "resolvers",
 	"defaults.key", "defaults.lifetime", "defaults.renew_before", "defaults.issuers", "defaults.fallback_after",
 }
@@ -127,8 +128,11 @@ func show(path []string, value string) string {
 		path = slices.Clone(path)
 		path[1] = "*"
 	}
+	setting := len(path) == 3 && path[0] == "solvers" && harmlessSetting(path[2])
 	switch {
-	case !slices.Contains(harmless, strings.Join(path, ".")):
+	case !setting && !slices.Contains(harmless, strings.Join(path, ".")):
+		return Hidden
+	case setting && strings.Contains(value, "@"): // a URL with a password
 		return Hidden
 	case value == "" || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }):
 		return fmt.Sprintf("%q", value)

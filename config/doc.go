@@ -27,10 +27,22 @@
 //	    directory: letsencrypt
 //	    terms_agreed: true
 //	    contact: ops@example.com
+//	solvers:
+//	  dns:
+//	    type: cloudflare
+//	    api_token: TOKEN
+//	zones:
+//	  example.com: dns
+//	resolvers: [192.0.2.53]
 //	defaults:
+//	  issuers: [internal, letsencrypt]
 //	  key: ecdsa-p256
 //	  lifetime: 30d
 //	  renew_before: 33%
+//
+// A zone says which solvers answer when an ACME CA asks for proof that a name in
+// it is controlled, one name or a list; [SolverTypes] says what each type can be
+// told. [Directories] are the CAs that are known by name.
 //
 // Reading is strict: an unknown key, a key that is there twice, a value of the
 // wrong type, a key without a value, anchors, aliases, tags and a second

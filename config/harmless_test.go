@@ -2,7 +2,12 @@
 
 package config
 
-import "testing"
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
 
 // TestShow: only the values of keys that are known are shown.
 func TestShow(t *testing.T) {
@@ -19,10 +24,54 @@ func TestShow(t *testing.T) {
 		}
 	}
 	for _, path := range [][]string{
-		{"password"}, {"issuers", "a", "token"}, {"issuers", "a"}, {"issuers", "a", "key", "0"}, {"issuers", "a", "settings", "lifetime"}, {"issuers", "a", "account_key"}, {"issuers", "a", "eab", "hmac_key"}, {"zones"}, {"other", "*", "lifetime"}, nil,
+		{"password"}, {"issuers", "a", "token"}, {"issuers", "a"}, {"issuers", "a", "key", "0"}, {"issuers", "a", "settings", "lifetime"}, {"issuers", "a", "account_key"}, {"issuers", "a", "eab", "hmac_key"}, {"zones"}, {"solvers", "a", "api_token"}, {"solvers", "a", "client_secret"}, {"solvers", "a", "nonesuch"}, {"solvers", "a"}, {"other", "*", "lifetime"}, nil,
 	} {
 		if got := show(path, "hunter2"); got != Hidden {
 			t.Errorf("%v: %s", path, got)
+		}
+	}
+	if got := show([]string{"solvers", "a", "url"}, "https://me:hunter2@example.com"); got != Hidden {
+		t.Error(got)
+	}
+}
+
+// hidden are the keys of issuers whose values are not shown: secrets, and pages
+// of PEM.
+var hidden = []string{"issuers.*.account_key", "issuers.*.eab.hmac_key", "issuers.*.roots"}
+
+// TestEveryKeyIsJudged: each key that can be written is said to be harmless or
+// not, so that a new one is thought about.
+func TestEveryKeyIsJudged(t *testing.T) {
+	var keys []string
+	list := func(prefix string, v any) {
+		for f := range reflect.TypeOf(v).Fields() {
+			tag, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			keys = append(keys, prefix+tag)
+		}
+	}
+	list("issuers.*.", LocalCA{})
+	list("issuers.*.", ACME{})
+	list("issuers.*.eab.", EAB{})
+	list("issuers.*.limits.", Limits{})
+	list("defaults.", Defaults{})
+	list("", Shared{})
+	above := []string{"issuers", "issuers.*.eab", "issuers.*.limits", "solvers", "zones", "defaults"}
+	for _, key := range keys {
+		n := 0
+		for _, set := range [][]string{harmless, hidden, above} {
+			if slices.Contains(set, key) {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s is in %d of the lists of what is harmless, hidden, and has keys below it", key, n)
+		}
+	}
+	for name, solver := range SolverTypes {
+		for _, s := range solver.Settings {
+			if s.Secret && show([]string{"solvers", "a", s.Name}, "hunter2") != Hidden {
+				t.Errorf("%s: %s is shown", name, s.Name)
+			}
 		}
 	}
 }

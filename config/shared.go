@@ -70,9 +70,11 @@ func (s *Shared) Encode() ([]byte, error) {
 
 func (p *problems) shared(top *yaml.Node) *Shared {
 	m := p.read("", top)
-	m.only("default_issuer", "issuers", "zones", "resolvers", "defaults")
+	m.only("default_issuer", "issuers", "solvers", "zones", "resolvers", "defaults")
 	s := &Shared{Issuers: make(map[string]Issuer)}
 	p.issuers(p.read("issuers", m.values["issuers"]), s.Issuers)
+	solvers := p.read("solvers", m.values["solvers"])
+	s.Solvers = solvers.solvers()
 	zones := p.read("zones", m.values["zones"])
 	s.Zones = zones.zones(s.Solvers)
 	s.Resolvers, _ = texts(&m, "resolvers", resolver)

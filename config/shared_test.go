@@ -100,7 +100,7 @@ func TestParseSharedRefuses(t *testing.T) {
 		"12":                                     "line 1: here must be keys with values, not a number",
 		"issuers: local":                         "line 1: issuers: here must be keys with values, not a text",
 		"issuers: [local]":                       "line 1: issuers: here must be keys with values, not a list",
-		good + "isuers: {}":                      "line 2: isuers: unknown key; known here are default_issuer, issuers, zones, resolvers, defaults",
+		good + "isuers: {}":                      "line 2: isuers: unknown key; known here are default_issuer, issuers, solvers, zones, resolvers, defaults",
 		good + "a b: 1":                          `line 2: "a b": unknown key`,
 		good + good:                              "line 2: issuers: the key is here twice; the first is on line 1",
 		good + "default_issuer:":                 "line 2: default_issuer: the key has no value",
@@ -214,7 +214,8 @@ func FuzzParseShared(f *testing.F) {
 	f.Add([]byte("default_issuer: dev\nissuers: {dev: {type: local, lifetime: 30d}}\ndefaults: {key: ed25519, renew_before: 33%}\n"))
 	f.Add([]byte("issuers:\n  le: {type: acme, directory: letsencrypt, terms_agreed: true, contact: [mailto:a@example.com], limits: {orders: 300/3h}}\n" +
 		"  own: {type: acme, directory: 'https://a.example', eab: {key_id: x, hmac_key: eA==}, challenge: dns-01, skip_caa: true}\n" +
-		"zones: {example.com: bus, .: [bus]}\nresolvers: [192.0.2.1, '[2001:db8::1]:53']\ndefaults: {issuers: [le, own], fallback_after: 2}\n"))
+		"solvers: {cf: {type: cloudflare, api_token: x, propagation: 5m, resolvers: ns.example}, own: {type: rfc2136, server: 'a:53', key_name: k, key_secret: eA==, ttl: 60}}\n" +
+		"zones: {example.com: [cf, bus], .: own}\nresolvers: [192.0.2.1, '[2001:db8::1]:53']\ndefaults: {issuers: [le, own], fallback_after: 2}\n"))
 	f.Add([]byte("issuers: &a\n  b: *a\n"))
 	f.Add([]byte("? [a]\n: !x |\n  y\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
