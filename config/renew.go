@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/schedule"
 )
 
 // A RenewBefore says how long before a certificate's end its renewal is due:
@@ -48,10 +50,8 @@ func (r RenewBefore) Of(lifetime time.Duration) time.Duration {
 		return lifetime/100*time.Duration(r.percent) + lifetime%100*time.Duration(r.percent)/100
 	case r.before > 0 && r.before < lifetime:
 		return r.before
-	case lifetime < 10*day:
-		return lifetime / 2
 	}
-	return lifetime / 3
+	return schedule.Before(lifetime)
 }
 
 // IsZero reports whether this is the default rule.

@@ -19,6 +19,7 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/schedule"
 )
 
 // run runs the schedule until the returned function is called.
@@ -147,7 +148,7 @@ func TestRetryAfter(t *testing.T) {
 		{cert(90*day, -3*day), 9, 90 * day / 100}, // and never in a loop
 		{cert(160*time.Hour, 80*time.Hour), 9, 20 * time.Hour},
 		{cert(3*time.Minute, 90*time.Second), 1, 22500 * time.Millisecond},
-		{cert(3*time.Minute, -time.Second), 9, minRetry},
+		{cert(3*time.Minute, -time.Second), 9, schedule.MinRetry},
 		{&Managed{}, 1, time.Minute},
 		{&Managed{}, 9, day},
 	} {

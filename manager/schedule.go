@@ -3,35 +3,25 @@
 package manager
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"time"
 
 	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/internal/schedule"
 )
 
-// jitterShare is the part of a lifetime over which renewals are spread: one
-// fiftieth. Certificates made together are not renewed together.
-const jitterShare = 50
-
-// backoff is how long to wait after the first, second and third failure in a
-// row, and after any further one: the schedule that Let's Encrypt's integration
-// guide asks for.
-var backoff = []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, 24 * time.Hour}
-
-// minRetry is the shortest wait after a failure.
-const minRetry = 5 * time.Second
+// rules are what the newest generation, which is there, is judged by.
+func (c *Managed) rules() schedule.Certificate {
+	r := schedule.Certificate{From: c.Certificate.NotBefore, End: c.Certificate.NotAfter, Seed: fmt.Sprintf("%s %s", c.ID, c.Version)}
+	if c.Issued.After(r.From) {
+		r.From = c.Issued
+	}
+	return r
+}
 
 // lifetime is how long the newest generation is, or was, of use: from when it
 // was made, since the validity before that is for slow clocks only.
-func (c *Managed) lifetime() time.Duration {
-	from := c.Certificate.NotBefore
-	if c.Issued.After(from) {
-		from = c.Issued
-	}
-	return c.Certificate.NotAfter.Sub(from)
-}
+func (c *Managed) lifetime() time.Duration { return c.rules().Life() }
 
 // RenewAt returns when the next generation is due: at once before the first
 // one, after a failure when the back-off ends, at once if it is marked, else the
@@ -44,7 +34,7 @@ func (c *Managed) RenewAt() time.Time {
 	case c.Removed:
 		return time.Time{}
 	case c.Failure != nil:
-		return c.soonest(c.Failure.Next, min(max(0, c.Failure.Next.Sub(c.Failure.At)), backoff[len(backoff)-1]))
+		return c.soonest(c.Failure.Next, min(max(0, c.Failure.Next.Sub(c.Failure.At)), schedule.MaxRetry))
 	case c.Certificate == nil:
 		return c.soonest(c.Spec.Created, 0)
 	case c.Mark != nil:
@@ -54,9 +44,7 @@ func (c *Managed) RenewAt() time.Time {
 	if err != nil { // Make refuses such a spec; the rule stands in
 		before = config.RenewBefore{}
 	}
-	life := c.lifetime()
-	least := max(life/jitterShare, MinLifetime/4)
-	return c.Certificate.NotAfter.Add(-min(before.Of(life)+c.jitter(life), life-least))
+	return c.rules().Due(before.Of(c.lifetime()))
 }
 
 // soonest is a time that another machine wrote down, but no later than the wait
@@ -82,24 +70,10 @@ func (c *Managed) claimLapse() time.Duration {
 	return min(ClaimLapse, life/6)
 }
 
-func (c *Managed) jitter(life time.Duration) time.Duration {
-	h := sha256.Sum256(fmt.Appendf(nil, "%s %s", c.ID, c.Version))
-	share := life / jitterShare
-	if share <= 0 {
-		return 0
-	}
-	return time.Duration(binary.BigEndian.Uint64(h[:]) % uint64(share))
-}
-
-// retryAfter is how long to wait after the given number of failures: the
-// back-off, but not longer than a quarter of the time that is left, nor shorter
-// than a hundredth of the lifetime. So a certificate of minutes is retried in
-// seconds, and one of months is never retried in a loop.
+// retryAfter is how long to wait after the given number of failures.
 func (c *Managed) retryAfter(failures uint64, now time.Time) time.Duration {
-	wait := backoff[min(failures, uint64(len(backoff)))-1]
 	if c.Certificate == nil {
-		return wait
+		return schedule.Backoff(failures)
 	}
-	left := c.Certificate.NotAfter.Sub(now)
-	return max(minRetry, min(wait, max(left/4, c.lifetime()/100)))
+	return c.rules().Retry(failures, now)
 }

@@ -34,6 +34,7 @@ keyturn < reload
 
 issuer, solver < config                          # key types are issuer's, challenges solver's
 internal/names < config                          # zones and name servers have names, too
+internal/schedule < config, manager              # one rule for when to renew
 issuer, seal < issuer/localca
 issuer < issuer/issuertest                       # a conformance suite knows its contract alone
 
@@ -57,7 +58,7 @@ manager, replica < internal/status               # what of both is shown
 solver < internal/acmetest                       # its name server answers dns-01
 
 NONE < doctor                                    # it knows crypto/tls alone
-NONE < internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
+NONE < internal/schedule, internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
 internal/testnet < docs                          # the guide's hosts
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...
 
