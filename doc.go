@@ -69,6 +69,11 @@
 // Internationalised names are A-labels ("xn--…") here; convert them where they
 // come in.
 //
+// # Challenges of CAs
+//
+// A Store answers tls-alpn-01 challenges (RFC 8737) beside its certificates: see
+// [Store.SetChallenges].
+//
 // # Trust and resumed sessions
 //
 // crypto/tls lets a session that was made once be resumed for seven days. With the

@@ -17,7 +17,13 @@ import (
 // If several cover the name and the client supports none of them, the one it would
 // have been otherwise is returned, as crypto/tls does. If nothing fits, the error is
 // an [*UnknownNameError]; certificate and error are never both nil.
+//
+// A client that asks by [ACMETLS1] gets the answer to a challenge, or an error: see
+// [Store.SetChallenges].
 func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if asksChallenge(hello) {
+		return s.answer(hello)
+	}
 	conn, tracked := hello.Conn.(*conn)
 	for {
 		var g *generation

@@ -28,6 +28,8 @@ type Store struct {
 	fallback atomic.Pointer[generation] // of defaultID; nil if there is none for servers
 	count    atomic.Int64
 
+	challenges atomic.Pointer[map[string]*tls.Certificate] // by server name; nil before the first
+
 	observers atomic.Pointer[[]*observer]
 	unknowns  limiter
 
@@ -131,16 +133,18 @@ func (s *Store) SetDefault(id string) {
 
 // ServerConfig returns a new config for a server with the certificates of s: TLS
 // 1.2 and later, HTTP/2 and HTTP/1.1. It is the caller's to change; set NextProtos
-// where something other than HTTP is served.
+// where something other than HTTP is served. Its GetConfigForClient answers challenges
+// of CAs, see [Store.SetChallenges]: without it they are not answered.
 //
 // Session tickets are sealed with keys of s, which [Store.Compromised] replaces, and are
 // good for this config and its clones. Keys set by [tls.Config.SetSessionTicketKeys] are
 // not used.
 func (s *Store) ServerConfig() *tls.Config {
 	config := &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: s.GetCertificate,
+		MinVersion:         tls.VersionTLS12,
+		NextProtos:         []string{"h2", "http/1.1"},
+		GetCertificate:     s.GetCertificate,
+		GetConfigForClient: s.configFor,
 	}
 	own := newMark()
 	limit(config, &own, s.session)

@@ -28,7 +28,8 @@ var (
 // changes of base have no effect. Its VerifyConnection, VerifyPeerCertificate and
 // GetConfigForClient are called as well; the last one's answer takes base's place, with
 // the client authentication of t. Where base, an answer or the config has ClientAuth or
-// ClientCAs set, which t would overrule, every handshake is refused.
+// ClientCAs set, which t would overrule, every handshake is refused. CAs are answered
+// whatever t says, see [Store.SetChallenges].
 //
 // GetConfigForClient is not to be replaced, and crypto/tls does not call that of a config
 // which is itself an answer: to choose among several by the server's name, return what
@@ -73,6 +74,9 @@ func (l *live) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		answer, err := base.GetConfigForClient(hello)
 		if err != nil {
 			return nil, err
+		}
+		if answer != nil && answersChallenge(answer) {
+			return answer, nil // a CA is no client, and gets no further than its answer
 		}
 		if answer != nil {
 			base = answer
