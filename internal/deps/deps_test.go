@@ -32,6 +32,10 @@ seal < event
 keyturn, event, bus < replica
 keyturn < reload
 
+solver < solver/internal/port
+solver/internal/port < solver/http01, solver/tlsalpn01  # a port is held while there are challenges
+solver/http01, solver/tlsalpn01 < replica        # they answer in the place of whoever orders
+
 issuer, solver < config                          # key types are issuer's, challenges solver's
 internal/names < config                          # zones and name servers have names, too
 internal/schedule < config, manager              # one rule for when to renew
@@ -74,7 +78,10 @@ bus/membus !< manager, replica
 
 // standardOnly are the packages that link nothing outside the standard library
 // and this module, through nothing they import.
-var standardOnly = []string{"keyturn", "issuer", "seal", "event", "bus", "replica", "doctor", "reload"}
+var standardOnly = []string{
+	"keyturn", "issuer", "seal", "event", "bus", "replica", "doctor", "reload",
+	"solver/http01", "solver/tlsalpn01",
+}
 
 // platforms are those that "make dist" builds for: files can be left out by their
 // build constraints, and imports with them.
