@@ -19,13 +19,21 @@ type backoff struct{ next time.Duration }
 // wait waits and reports whether ctx goes on.
 func (b *backoff) wait(ctx context.Context) bool {
 	b.next = min(max(b.next, firstWait), lastWait)
-	select {
-	case <-ctx.Done():
+	if !sleep(ctx, b.next/2+rand.N(b.next)) {
 		return false
-	case <-time.After(b.next/2 + rand.N(b.next)):
 	}
 	b.next *= 2
 	return true
+}
+
+// sleep reports whether ctx went on meanwhile.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // A source is what can be followed: a log, or a board.
@@ -45,6 +53,8 @@ type follower struct {
 	take func(bus.Update) error
 	// lost is told why the scope is not followed, before the next attempt.
 	lost func(error)
+	// rest, if not nil, says how long to wait at least before the next attempt.
+	rest func() time.Duration
 
 	mu   sync.Mutex
 	stop context.CancelFunc // guarded by mu; ends the attempt under way
@@ -92,7 +102,7 @@ func (f *follower) run(ctx context.Context) {
 			continue
 		}
 		f.lost(err)
-		if !retry.wait(ctx) {
+		if f.rest != nil && !sleep(ctx, f.rest()) || !retry.wait(ctx) {
 			return
 		}
 	}

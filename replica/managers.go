@@ -133,5 +133,8 @@ func (r *Replica) trusts() {
 			r.logger.Error("the group's new keys are used, and lost at a restart", "error", err)
 		}
 	}
+	if r.strangeChallenges {
+		r.answers.again()
+	}
 	r.retry()
 }

@@ -238,6 +238,7 @@ func (r *Replica) report() (*event.Receipt, []event.Received, map[string][]byte)
 	if s.LastError != nil {
 		head.Error = cut(s.LastError.Error(), maxBusError)
 	}
+	_, head.Challenges = r.challenges.answered()
 	proofs := make(map[string][]byte, len(r.proofs))
 	for id := range r.proofs {
 		proofs[id] = r.held[id].data

@@ -111,7 +111,8 @@ type Replica struct {
 
 	conn     bus.Conn    // that of log, nil unless the replica opened it
 	main     *follower   // of the group; nil without a bus
-	memos    []*follower // of the member's and the managers' entries
+	memos    []*follower // of the member's, the managers' and the challenges' entries
+	answers  *follower   // of the challenges' entry, one of memos
 	member   *member     // nil outside a joined directory
 	reporter *reporter   // nil where nothing is reported
 	// followsManagers and followsKeys say that the program gave none of its own.
@@ -138,6 +139,9 @@ type Replica struct {
 	serial        uint64            // guarded by mu; of their set, 0 if not known
 	savedSerial   uint64            // guarded by mu; of the set that is written down
 	refusedMember *bus.Entry        // guarded by mu; the member's, if its signer is not known yet
+	// strangeChallenges says that the challenges' signer is not known yet. Guarded by
+	// mu.
+	strangeChallenges bool
 
 	// keys are the group's, the newest first; granted those of them that the
 	// member has, nil if that is not known; stored those that are written down.
@@ -153,6 +157,8 @@ type Replica struct {
 	proofs  map[string]bool // guarded by mu; ids of which the bus has lost what is held
 	history history         // guarded by mu
 	beacon  beaconState     // guarded by mu
+
+	challenges challenges
 }
 
 // Open starts a replica. If it finds a snapshot it returns at once, and the
@@ -240,20 +246,21 @@ func (r *Replica) openBus(dir string) error {
 func (r *Replica) start(ctx context.Context, program string) {
 	ctx, r.stop = context.WithCancel(ctx)
 	r.main = r.groupFollower()
+	r.answers = r.challengeFollower()
+	r.memos = append(r.memos, r.answers)
 	followers := []*follower{r.main}
 	if r.member != nil {
 		r.memos = append(r.memos, r.memo(r.log, event.MemberKey(r.group, r.member.ID), r.takeMember))
 		if r.followsManagers {
 			r.memos = append(r.memos, r.memo(r.log, event.ManagersKey, r.takeManagers))
 		}
-		followers = append(followers, r.memos...)
 		if b, ok := r.log.(bus.Boarder); ok {
 			followers = append(followers, r.beaconFollower(b.Board()))
 			r.reporter = newReporter(r, b.Board(), program)
 			r.running.Go(func() { r.reporter.run(ctx) })
 		}
 	}
-	for _, f := range followers {
+	for _, f := range append(followers, r.memos...) {
 		r.running.Go(func() { f.run(ctx) })
 	}
 }
@@ -350,5 +357,6 @@ func (r *Replica) Close() error {
 		p.timer.Stop()
 	}
 	r.beacon.close()
+	r.closeChallenges()
 	return r.snapshot.close()
 }

@@ -53,6 +53,8 @@ type Status struct {
 	SnapshotErrors uint64
 	// Budget is when the first certificate ends that is held; zero where none is.
 	Budget time.Time
+	// Challenges is how many challenges of CAs are answered.
+	Challenges int
 	// Keys are the group's keys that are held, the newest first.
 	Keys []seal.KeyID
 
@@ -96,6 +98,7 @@ func (r *Replica) statusLocked() Status {
 			s.Budget = h.notAfter
 		}
 	}
+	s.Challenges, _ = r.challenges.answered()
 	for _, k := range r.keys {
 		s.Keys = append(s.Keys, k.Public().ID())
 	}
