@@ -111,6 +111,9 @@ type Manager struct {
 
 	trust atomic.Pointer[trust]
 	live  atomic.Pointer[view] // Run's; nil while it does not run
+	set   atomic.Pointer[settings]
+
+	ledger ledger
 
 	mu        sync.Mutex
 	stats     Stats                    // guarded by mu
@@ -156,6 +159,7 @@ func New(c Config) (*Manager, error) {
 		}
 	}
 	m.trust.Store(t)
+	m.ledger = ledger{m.loadBudget, m.saveBudget}
 	if m.keys == nil {
 		m.keys = func(string) ([]*seal.PrivateKey, error) { return nil, nil }
 	}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package schedule is when a certificate is renewed, and when what failed is tried
-// again: the rules alone, without clock or state, for managers and for servers that
-// have none.
+// Package schedule is when a certificate is renewed, when what failed is tried
+// again, what comes first, and how often a CA may be asked: the rules alone,
+// without clock or state, for managers and for servers that have none.
 package schedule
 
 import (
@@ -16,8 +16,10 @@ const (
 	// fiftieth. Certificates made together are not renewed together.
 	jitterShare = 50
 	// marginShare is the part of a lifetime that is left at the end whatever the CA
-	// suggests: one tenth, for the retries.
+	// suggests: one tenth, for the retries. A certificate that has less left is in
+	// danger. With a twentieth, it is lost if nothing is done.
 	marginShare = 10
+	lastShare   = 20
 	// least is the shortest wait between two generations.
 	least = time.Second
 	// short is the lifetime below which half of it is left, not a third.
@@ -52,17 +54,25 @@ type Certificate struct {
 	// Seed is what its jitter depends on: the same for everybody who looks at this
 	// certificate, and another for the one that follows it.
 	Seed string
+	// Least is how long it is kept if the CA wants it replaced at once, if that is
+	// shorter than a fiftieth of its lifetime; 0 is that fiftieth.
+	Least time.Duration
 }
 
 // Life is how long it is of use.
 func (c Certificate) Life() time.Duration { return c.End.Sub(c.From) }
+
+// Danger is from when on it is in danger, and Last from when on next to nothing of
+// its lifetime is left.
+func (c Certificate) Danger() time.Time { return c.End.Add(-c.Life() / marginShare) }
+func (c Certificate) Last() time.Time   { return c.End.Add(-c.Life() / lastShare) }
 
 // Due is when the next one is due: before its end, less a jitter of up to a fiftieth
 // of the lifetime, but never before a fiftieth of it, or a second, is over: a renewal
 // that is asked for at once after the last would never end.
 func (c Certificate) Due(before time.Duration) time.Time {
 	life := c.Life()
-	return c.notBefore(c.End.Add(-min(before+c.share(life/jitterShare), life)))
+	return c.notBefore(c.End.Add(-min(before+c.share(life/jitterShare), life)), 0)
 }
 
 // Within is when the next one is due if the CA suggests a window (RFC 9773 section
@@ -70,17 +80,23 @@ func (c Certificate) Due(before time.Duration) time.Time {
 // window that is over is at once, for a certificate that is not quite new.
 func (c Certificate) Within(start, end time.Time) time.Time {
 	life := c.Life()
-	if latest := c.End.Add(-life / marginShare); end.After(latest) {
+	if latest := c.Danger(); end.After(latest) {
 		end = latest
 		if !start.Before(end) {
 			start = end.Add(-life / jitterShare) // all at once is what a window is there to prevent
 		}
 	}
-	return c.notBefore(start.Add(c.share(end.Sub(start))))
+	return c.notBefore(start.Add(c.share(end.Sub(start))), c.Least)
 }
 
-func (c Certificate) notBefore(at time.Time) time.Time {
-	if earliest := c.From.Add(max(c.Life()/jitterShare, least)); at.Before(earliest) {
+// notBefore is at, but not before a fiftieth of the lifetime is over, or what is
+// kept if that is less and not 0, and not before a second.
+func (c Certificate) notBefore(at time.Time, kept time.Duration) time.Time {
+	wait := c.Life() / jitterShare
+	if kept > 0 {
+		wait = min(wait, kept)
+	}
+	if earliest := c.From.Add(max(wait, least)); at.Before(earliest) {
 		return earliest
 	}
 	return at

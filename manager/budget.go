@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/schedule"
+)
+
+const (
+	// margin is how much of a CA's limit is drawn, in hundredths. The rest is for
+	// certificates in danger, for what a CA counts otherwise than we do, and for
+	// what it is asked by others in the same account.
+	margin = 90
+	// bucketPace keeps the schedule's own orders apart: see routine.
+	bucketPace = "pace"
+	// accountShard has the buckets of the account.
+	accountShard = "0"
+)
+
+// shards are those of a budget.
+var shards = strings.Split("0123456789abcdef", "")
+
+// HeldError says that an issuer is not asked, because it would refuse: what it
+// allows in a time is used up.
+type HeldError struct {
+	Issuer string
+	// Until is when it can be asked.
+	Until time.Time
+	// Reason says which limit it is.
+	Reason string
+	// Account says that nobody else's order would be taken, either.
+	Account bool
+	// Instead is the issuer that can be asked in its place, because waiting would
+	// bring the certificate into danger; "" if there is none, or no need.
+	Instead string
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("issuer %q is not asked before %s: %s (`keyturn limits %s` shows what is left)",
+		e.Issuer, stamp(e.Until), e.Reason, e.Issuer)
+}
+
+// How much of a limit may be drawn depends on for what.
+type need int
+
+const (
+	// routine is what the schedule wants. It draws evenly, so that it never uses up
+	// at once what somebody may need who waits for a certificate, and no herd of
+	// renewals meets a CA that was away.
+	routine need = iota
+	// wanted is what somebody waits for, or what is compromised.
+	wanted
+	// endangered is a certificate with little left: all that the CA allows can be
+	// drawn for it.
+	endangered
+	// lost is a certificate that ends if nothing is done: the CA is asked whatever
+	// the budget says, which may be wrong.
+	lost
+)
+
+// needs says for what the next order of c would be. scheduled means that nobody
+// waits for it.
+func (c *Managed) needs(scheduled bool, now time.Time) need {
+	switch {
+	case c.Certificate != nil && now.After(c.rules().Last()):
+		return lost
+	case c.Certificate != nil && now.After(c.rules().Danger()):
+		return endangered
+	case c.Certificate == nil || !scheduled || c.Mark != nil && c.Mark.Reason == event.ReasonCompromised:
+		return wanted
+	}
+	return routine
+}
+
+// limitless reports whether the next order of c draws on nothing: it takes the
+// place of a certificate of the same CA, which says when to renew (RFC 9773
+// section 5), or it is one that was begun and drawn for already.
+func (c *Managed) limitless(issuer string) bool {
+	if o := c.Order; o != nil && o.Generation == c.Generation+1 && o.Issuer == issuer {
+		return true
+	}
+	return c.window() != nil && c.issuedBy() == issuer
+}
+
+// A draw is one on one bucket.
+type draw struct {
+	key, shard string
+	rate       schedule.Rate
+	reserve    int  // how many are left alone
+	look       bool // only looks whether it could
+}
+
+// newDraw is one on a limit that uses a part of it, in hundredths.
+func newDraw(what, of string, rate config.Rate, part int) draw {
+	d := draw{key: what, shard: accountShard, rate: schedule.Rate(rate)}
+	d.reserve = d.rate.Reserve(part)
+	if of != "" {
+		sum := sha256.Sum256([]byte(of))
+		d.key, d.shard = what+" "+of, hex.EncodeToString(sum[:1])[:1]
+	}
+	return d
+}
+
+// draws are what an order for names draws on.
+func draws(limits config.Limits, names []string, n need) []draw {
+	part := margin
+	if n == endangered {
+		part = 100
+	}
+	list := []draw{newDraw(LimitOrders, "", limits.Orders, part)}
+	if n == routine {
+		pace := schedule.Rate(limits.Orders).Even(margin)
+		list = append(list, newDraw(bucketPace, "", config.Rate(pace), part))
+	}
+	for _, domain := range registered(names) {
+		list = append(list, newDraw(LimitDomain, domain, limits.Domain, part))
+	}
+	list = append(list, newDraw(LimitSet, setOf(names), limits.Set, part))
+	for _, name := range names {
+		d := newDraw(LimitFailures, name, limits.Failures, part)
+		d.look = true
+		list = append(list, d)
+	}
+	return slices.DeleteFunc(list, func(d draw) bool { return !d.rate.Limited() })
+}
+
+// registered returns the registered domains of names, sorted: one label more
+// than the public suffix list has. An IPv4 address counts by itself, an IPv6
+// address by its /64.
+func registered(names []string) []string {
+	var list []string
+	for _, name := range names {
+		if ip, err := netip.ParseAddr(name); err == nil {
+			if ip.Is6() {
+				list = append(list, netip.PrefixFrom(ip, 64).Masked().String())
+			} else {
+				list = append(list, name)
+			}
+			continue
+		}
+		name = strings.TrimPrefix(name, "*.")
+		domain, err := publicsuffix.EffectiveTLDPlusOne(name)
+		if err != nil { // it is a public suffix itself
+			domain = name
+		}
+		list = append(list, domain)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// setOf names a set of names in a bucket's key: one of them and how many more
+// there are, for people, and a digest of all.
+func setOf(names []string) string {
+	sorted := slices.Sorted(slices.Values(names))
+	sum := sha256.Sum256([]byte(strings.Join(sorted, " ")))
+	more := ""
+	if n := len(sorted) - 1; n > 0 {
+		more = fmt.Sprintf("+%d", n)
+	}
+	return fmt.Sprintf("%s%s %x", sorted[0], more, sum[:8])
+}
+
+// A ledger keeps budgets on the bus, for all managers together.
+type ledger struct {
+	// load returns a shard; an empty one if there is none yet.
+	load func(ctx context.Context, issuer, shard string) (*event.Budget, bus.Position, error)
+	// save replaces it; the error is a conflict if another manager did.
+	save func(ctx context.Context, b *event.Budget, after bus.Position) error
+}
+
+// loadBudget reads a shard. One that cannot be believed counts as empty, so that
+// nothing that went wrong with a budget stops a renewal: the CA has the last word.
+func (m *Manager) loadBudget(ctx context.Context, issuer, shard string) (*event.Budget, bus.Position, error) {
+	b := &event.Budget{Issuer: issuer, Shard: shard}
+	key := event.BudgetKey(issuer, shard)
+	entry, err := m.newest(ctx, key)
+	if err != nil {
+		return nil, bus.Position{}, &busError{fmt.Errorf("reading the budget of issuer %q: %w", issuer, err)}
+	}
+	if len(entry.Data) == 0 {
+		return b, entry.Position, nil
+	}
+	e, err := m.open(ctx, key, entry.Data)
+	if err != nil {
+		m.logger.Error("a budget cannot be believed and is begun anew", "issuer", issuer, "key", key, "error", err)
+		return b, entry.Position, nil
+	}
+	if known, ok := e.Body.(*event.Budget); ok {
+		b = known
+	}
+	return b, entry.Position, nil
+}
+
+func (m *Manager) saveBudget(ctx context.Context, b *event.Budget, after bus.Position) error {
+	_, err := m.append(ctx, after, b)
+	return err
+}
+
+// draw draws on an issuer's budgets for the next order of c. The error is a
+// *HeldError if it has to wait, and then nothing was drawn.
+func (m *Manager) draw(ctx context.Context, c *Managed, issuer string, n need) error {
+	set, err := m.settings(ctx)
+	if err != nil {
+		return err
+	}
+	limits, ok := set.limits[issuer]
+	if !ok || n == lost || c.limitless(issuer) {
+		return nil
+	}
+	held, err := m.ledger.take(ctx, issuer, draws(limits, c.Spec.Names, n))
+	if err != nil || held == nil {
+		return err
+	}
+	if instead, ok := c.standsIn(issuer, set.after); ok && (c.Certificate == nil || held.Until.After(c.rules().Danger())) {
+		held.Instead = instead
+	}
+	return held
+}
+
+// take makes all draws, or none: then it returns what they wait for. Of several
+// managers at once, each sees what the others drew. One that loses the last of a
+// bucket to another after it drew on the others has drawn too much, which keeps
+// within the limits.
+func (l ledger) take(ctx context.Context, issuer string, list []draw) (*HeldError, error) {
+	byShard := make(map[string][]draw)
+	for _, d := range list {
+		byShard[d.shard] = append(byShard[d.shard], d)
+	}
+	open := make(map[string]*sheet)
+	for shard, draws := range byShard {
+		p := &sheet{draws: draws}
+		if err := p.load(ctx, l, issuer, shard); err != nil {
+			return nil, err
+		}
+		open[shard] = p
+	}
+	if held := heldBy(issuer, open); held != nil {
+		return held, nil
+	}
+	for shard, p := range open {
+		for {
+			changed := p.draw(time.Now())
+			if !changed {
+				break
+			}
+			err := l.save(ctx, p.budget, p.at)
+			if err == nil {
+				break
+			}
+			if !conflict(err) {
+				return nil, fmt.Errorf("drawing on the budget of issuer %q: %w", issuer, err)
+			}
+			if err := p.load(ctx, l, issuer, shard); err != nil {
+				return nil, err
+			}
+			if held := heldBy(issuer, map[string]*sheet{shard: p}); held != nil {
+				return held, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// A sheet is a shard that is drawn on.
+type sheet struct {
+	draws  []draw
+	budget *event.Budget
+	at     bus.Position
+}
+
+func (p *sheet) load(ctx context.Context, l ledger, issuer, shard string) (err error) {
+	p.budget, p.at, err = l.load(ctx, issuer, shard)
+	return err
+}
+
+// full is when a bucket is full.
+func (p *sheet) full(key string) time.Time {
+	i, ok := find(p.budget.Buckets, key)
+	if !ok {
+		return time.Time{}
+	}
+	return p.budget.Buckets[i].Full
+}
+
+func find(list []event.Bucket, key string) (int, bool) {
+	return slices.BinarySearchFunc(list, key, func(b event.Bucket, key string) int { return cmp.Compare(b.Key, key) })
+}
+
+// draw draws, and lets go of what is full. It reports whether anything changed.
+func (p *sheet) draw(now time.Time) (changed bool) {
+	for _, d := range p.draws {
+		if !d.look {
+			p.budget.Buckets = put(p.budget.Buckets, event.Bucket{Key: d.key, Full: d.rate.Draw(p.full(d.key), now)})
+			changed = true
+		}
+	}
+	if changed {
+		p.budget.Buckets = kept(p.budget.Buckets, now)
+	}
+	return changed
+}
+
+func put(list []event.Bucket, b event.Bucket) []event.Bucket {
+	i, ok := find(list, b.Key)
+	if ok {
+		list[i] = b
+		return list
+	}
+	return slices.Insert(list, i, b)
+}
+
+// kept leaves out the buckets that are full, and, where there are more than an
+// entry holds, those that will be soonest: they say the least.
+func kept(list []event.Bucket, now time.Time) []event.Bucket {
+	list = slices.DeleteFunc(list, func(b event.Bucket) bool { return !b.Full.After(now) })
+	if len(list) <= event.MaxBuckets {
+		return list
+	}
+	slices.SortFunc(list, func(a, b event.Bucket) int { return b.Full.Compare(a.Full) })
+	list = list[:event.MaxBuckets]
+	slices.SortFunc(list, func(a, b event.Bucket) int { return cmp.Compare(a.Key, b.Key) })
+	return list
+}
+
+// heldBy returns what the draws wait for longest; nil if they can be made.
+func heldBy(issuer string, pages map[string]*sheet) (held *HeldError) {
+	now := time.Now()
+	for _, p := range pages {
+		for _, d := range p.draws {
+			from := d.rate.From(p.full(d.key), now, d.reserve)
+			if !from.After(now) || held != nil && !from.After(held.Until) {
+				continue
+			}
+			held = &HeldError{Issuer: issuer, Until: from, Reason: d.reason(), Account: d.shard == accountShard && (d.key == LimitOrders || d.key == bucketPace)}
+		}
+	}
+	return held
+}
+
+func (d draw) reason() string {
+	what, of, _ := strings.Cut(d.key, " ")
+	limit := fmt.Sprintf("%d in %s", d.rate.Count, config.Duration(d.rate.Per))
+	switch what {
+	case bucketPace:
+		return "renewals are spread evenly over what it allows"
+	case LimitOrders:
+		return "the account's orders are used up, " + limit
+	case LimitDomain:
+		return fmt.Sprintf("the certificates for %s are used up, %s", of, limit)
+	case LimitSet:
+		return "the certificates for exactly these names are used up, " + limit
+	}
+	return fmt.Sprintf("the validation of %s failed too often, %s", of, limit)
+}
+
+// drawFailures counts validations that failed. That they could not be counted
+// stops nothing.
+func (m *Manager) drawFailures(ctx context.Context, issuer string, names []string) {
+	set, err := m.settings(ctx)
+	if err != nil || len(names) == 0 {
+		return
+	}
+	rate := set.limits[issuer].Failures
+	if !schedule.Rate(rate).Limited() {
+		return
+	}
+	for _, name := range names {
+		if err := m.ledger.count(ctx, issuer, newDraw(LimitFailures, name, rate, margin)); err != nil {
+			m.logger.Warn("a failed validation is not counted", "issuer", issuer, "name", name, "error", err)
+		}
+	}
+}
+
+// count draws, whether that is allowed or not.
+func (l ledger) count(ctx context.Context, issuer string, d draw) error {
+	for {
+		p := &sheet{draws: []draw{d}}
+		if err := p.load(ctx, l, issuer, d.shard); err != nil {
+			return err
+		}
+		p.draw(time.Now())
+		if err := l.save(ctx, p.budget, p.at); !conflict(err) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/keyturn/keyturn/config"
+)
+
+// An Explanation says when the next generation of a certificate is made, and why
+// then.
+type Explanation struct {
+	// Due says that it would be made now, if a manager runs.
+	Due bool
+	// At is when it will be due, or has been since; zero if it will not, or not
+	// before somebody does something.
+	At    time.Time
+	Cause Cause
+	// Why is what Cause says, in one sentence without a full stop.
+	Why string
+	// Issuer is who will be asked.
+	Issuer string
+	// Start, End and URL are what the CA said of when to renew, and where it says
+	// why; zero if it said nothing.
+	Start, End time.Time
+	URL        string
+}
+
+// Explain says when the next generation of c is made, and why. What it cannot
+// read of the bus it does not count: c alone says the most.
+func (m *Manager) Explain(ctx context.Context, c *Managed) Explanation {
+	after := 0
+	if set, err := m.settings(ctx); err == nil {
+		after = set.after
+	}
+	e := Explanation{Issuer: c.asks(after)}
+	e.At, e.Cause = c.planned()
+	if w := c.window(); w != nil {
+		e.Start, e.End, e.URL = w.Start, w.End, w.Explanation
+	}
+	now := time.Now()
+	e.Due = !c.Removed && !e.At.After(now)
+	e.Why = c.tell(e.Cause, now)
+	switch {
+	case c.Removed:
+		return e
+	case c.Pause != nil:
+		return e.paused(fmt.Sprintf("it has been paused since %s%s", stamp(c.Pause.At), because(c.Pause)))
+	case c.Claim != nil && c.Claim.Generation > c.Generation:
+		e.Due, e.Cause = false, CauseClaim
+		e.Why = fmt.Sprintf("a manager has been making generation %d since %s", c.Claim.Generation, stamp(c.Claim.At))
+		return e
+	}
+	if control, _, err := m.control(ctx, e.Issuer); err == nil && control.Pause != nil {
+		return e.paused(fmt.Sprintf("issuer %q has been paused since %s%s", e.Issuer, stamp(control.Pause.At), because(control.Pause)))
+	}
+	return e
+}
+
+func (e Explanation) paused(why string) Explanation {
+	e.Due, e.At, e.Cause, e.Why = false, time.Time{}, CausePause, why
+	return e
+}
+
+// tell says what a cause is about.
+func (c *Managed) tell(cause Cause, now time.Time) string {
+	switch cause {
+	case CauseRemoved:
+		return "it was removed"
+	case CauseFailure:
+		f := c.Failure
+		from, next := "", "the back-off ends then"
+		if f.Issuer != "" {
+			from = fmt.Sprintf(" at issuer %q", f.Issuer)
+		}
+		if !f.RetryAfter.IsZero() && f.RetryAfter.After(f.At) && !c.shunned(f.Issuer) {
+			next = fmt.Sprintf("the CA wants not to be asked before %s", stamp(f.RetryAfter))
+		}
+		return fmt.Sprintf("attempt %d failed%s, and %s", f.Attempts, from, next)
+	case CauseNew:
+		return "there is no generation yet"
+	case CauseMark:
+		return "it is marked: " + c.Mark.Reason
+	case CauseWindow:
+		if c.recalled() && c.Renewal.End.Before(now) {
+			return "the CA wants it replaced at once"
+		}
+		return fmt.Sprintf("the CA suggests a time from %s to %s", stamp(c.Renewal.Start), stamp(c.Renewal.End))
+	case CauseHold:
+		return c.Hold.Reason
+	}
+	if before, err := config.ParseRenewBefore(c.Spec.RenewBefore); err == nil && !before.IsZero() && before.Of(c.lifetime()) != (config.RenewBefore{}).Of(c.lifetime()) {
+		return fmt.Sprintf("renew_before is %s", before)
+	}
+	if c.lifetime() < 10*24*time.Hour {
+		return "half of its lifetime is over then"
+	}
+	return "a third of its lifetime is left then"
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manager
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/event"
+)
+
+// maxReason bounds what is said of a pause, in bytes.
+const maxReason = 1000
+
+// Pause keeps a certificate from being renewed, by whomever, until Resume. It
+// goes on to be served, and ends when it ends. What is under way is finished. The
+// reason is text for people and may be empty. Pausing what is paused gives it the
+// new reason.
+//
+// The error may be a *NotFoundError, a *RemovedError or an *InvalidError.
+func (m *Manager) Pause(ctx context.Context, id, reason string) error {
+	p, err := newPause(reason)
+	if err != nil {
+		return err
+	}
+	return m.setPause(ctx, id, p)
+}
+
+// Resume ends a Pause: what became due meanwhile is renewed at once. Resuming
+// what is not paused changes nothing. The reason is logged. The error may be a
+// *NotFoundError or a *RemovedError.
+func (m *Manager) Resume(ctx context.Context, id, reason string) error {
+	if err := m.setPause(ctx, id, nil); err != nil {
+		return err
+	}
+	m.logger.Info("certificate is not paused any more", "managed_id", id, "reason", reason)
+	return nil
+}
+
+func newPause(reason string) (*event.Pause, error) {
+	if len(reason) > maxReason {
+		return nil, &InvalidError{fmt.Sprintf("the reason for a pause has %d bytes: at most %d are kept", len(reason), maxReason)}
+	}
+	return &event.Pause{At: time.Now(), Reason: printable(strings.ToValidUTF8(reason, "?"))}, nil
+}
+
+func (m *Manager) setPause(ctx context.Context, id string, p *event.Pause) error {
+	for {
+		c, err := m.Get(ctx, id)
+		switch {
+		case err != nil:
+			return err
+		case c.Removed:
+			return &RemovedError{id}
+		case c.Pause == nil && p == nil:
+			return nil
+		}
+		next := c.State
+		next.Pause = p
+		_, err = m.append(ctx, c.Position, &next)
+		switch {
+		case err == nil && p != nil:
+			m.logger.Info("certificate is paused", "managed_id", id, "names", c.Spec.Names, "reason", p.Reason)
+			return nil
+		case !conflict(err) && err != nil:
+			return fmt.Errorf("pausing or resuming %s: %w", id, err)
+		case err == nil:
+			return nil
+		}
+	}
+}
+
+// PauseIssuer keeps all managers from asking an issuer for anything until
+// ResumeIssuer. What is due by it waits, and no other issuer stands in for that.
+// What is under way is finished. The issuer must be in the shared configuration.
+func (m *Manager) PauseIssuer(ctx context.Context, issuer, reason string) error {
+	p, err := newPause(reason)
+	if err != nil {
+		return err
+	}
+	return m.setControl(ctx, issuer, p)
+}
+
+// ResumeIssuer ends a PauseIssuer. What waited is renewed, what ends soonest
+// first.
+func (m *Manager) ResumeIssuer(ctx context.Context, issuer, reason string) error {
+	if err := m.setControl(ctx, issuer, nil); err != nil {
+		return err
+	}
+	m.logger.Info("issuer is not paused any more", "issuer", issuer, "reason", reason)
+	return nil
+}
+
+func (m *Manager) setControl(ctx context.Context, issuer string, p *event.Pause) error {
+	shared, _, err := m.shared(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := shared.Issuers[issuer]; !ok {
+		return &InvalidError{fmt.Sprintf("there is no issuer %q in the shared configuration: `keyturn conf display` shows it", issuer)}
+	}
+	for {
+		old, at, err := m.control(ctx, issuer)
+		if err != nil {
+			return err
+		}
+		if old.Pause == nil && p == nil {
+			return nil
+		}
+		_, err = m.append(ctx, at, &event.IssuerControl{Issuer: issuer, Pause: p})
+		switch {
+		case conflict(err):
+		case err != nil:
+			return fmt.Errorf("pausing or resuming issuer %q: %w", issuer, err)
+		default:
+			if p != nil {
+				m.logger.Warn("issuer is paused", "issuer", issuer, "reason", p.Reason)
+			}
+			return nil
+		}
+	}
+}
+
+// control is what operators said of an issuer; nothing if they never did.
+func (m *Manager) control(ctx context.Context, issuer string) (*event.IssuerControl, bus.Position, error) {
+	c, at, err := get[*event.IssuerControl](ctx, m, event.ControlKey(issuer))
+	if isNotFound(err) {
+		return &event.IssuerControl{Issuer: issuer}, bus.Position{}, nil
+	}
+	if err != nil {
+		return nil, at, fmt.Errorf("reading whether issuer %q is paused: %w", issuer, err)
+	}
+	return c, at, nil
+}
+
+// paused returns an *InvalidError if nobody may renew the certificate, or ask
+// the issuer.
+func (m *Manager) paused(ctx context.Context, c *Managed, issuer string) error {
+	if c.Pause != nil {
+		return &InvalidError{fmt.Sprintf("%s is paused%s: `keyturn cert resume %s` ends that", c.ID, because(c.Pause), c.ID)}
+	}
+	control, _, err := m.control(ctx, issuer)
+	if err == nil && control.Pause != nil {
+		return &InvalidError{fmt.Sprintf("issuer %q is paused%s: `keyturn cert resume --issuer %s` ends that", issuer, because(control.Pause), issuer)}
+	}
+	return err
+}
+
+func because(p *event.Pause) string {
+	if p.Reason == "" {
+		return ""
+	}
+	return " (" + p.Reason + ")"
+}
