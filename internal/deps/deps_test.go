@@ -54,6 +54,7 @@ internal/names < manager                         # names are normalised where th
 
 internal/durable < internal/testprogram           # a lock that a dead process does not hold
 internal/testprogram < internal/dynamolocal, internal/stepca
+internal/durable < internal/lineage              # files are read in one place, too
 internal/durable < internal/secret               # one of the places is a private file
 seal, bus, replica < internal/datadir            # who writes which file of it
 keyturn < internal/edge
