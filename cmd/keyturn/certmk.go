@@ -12,17 +12,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/config"
-	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/names"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/manager"
 )
 
 func newCertMk() *cobra.Command {
-	var r manager.Request
+	var asked spec
 	var wildcard, subdomain bool
 	var list []string
-	var key, lifetime, renewBefore string
 	cmd := &cobra.Command{
 		Use:   "mk DOMAIN | mk --names NAME,…",
 		Short: "Make a managed certificate and print its id",
@@ -36,21 +34,33 @@ the bus.
 
 If exactly these names are managed in the group already, it is refused, with
 the id that has them; --force makes another one. If the first generation cannot
-be had, nothing stays behind.`,
+be had, nothing stays behind.
+
+A public CA has to be shown that the names are yours. For http-01 and tls-alpn-01
+the group's replicas answer it, or a solver of the shared configuration; for
+dns-01, which a wildcard needs, always such a solver.`,
+		Example: "  keyturn cert mk example.com --issuer letsencrypt,google --challenge http-01\n" +
+			"  keyturn cert mk example.com --wildcard --issuer letsencrypt --challenge dns-01",
 		Args: func(_ *cobra.Command, domain []string) error {
 			if len(domain) > 1 {
 				return usagef("one DOMAIN at a time; a certificate for several names is made by --names %s", strings.Join(domain, ","))
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, domain []string) (err error) {
+		RunE: func(cmd *cobra.Command, domain []string) error {
 			if cmd.Flags().Changed("names") && len(list) == 0 {
 				return usagef("--names is empty")
 			}
-			if r.Names, err = plan(domain, list, wildcard, subdomain); err != nil {
+			all, err := plan(domain, list, wildcard, subdomain)
+			if err != nil {
 				return err
 			}
-			if err := parseSpec(&r, key, lifetime, renewBefore); err != nil {
+			r, err := asked.request()
+			if err != nil {
+				return err
+			}
+			r.Names = all
+			if err := provable(r); err != nil {
 				return err
 			}
 			if _, err := wantsWait(cmd); err != nil {
@@ -77,15 +87,11 @@ be had, nothing stays behind.`,
 	f.BoolVar(&wildcard, "wildcard", false, "*.DOMAIN and DOMAIN")
 	f.BoolVar(&subdomain, "subdomain", false, "DOMAIN alone")
 	f.StringSliceVar(&list, "names", nil, "just these DNS names and IP addresses, without DOMAIN")
-	f.StringVar(&r.Issuer, "issuer", "", "issuer, by its name in the shared configuration (default: its default_issuer)")
-	f.StringVar(&key, "key", "", "key type: "+keyTypes(" ")+" (default: the shared configuration's, else "+issuer.KeyType("").String()+")")
-	f.StringVar(&lifetime, "lifetime", "", "validity to ask for, such as 90d or 720h (default: the issuer's)")
-	f.StringVar(&renewBefore, "renew-before", "", "renew this long before the end: 30d, 720h or 33% (default: a third of the lifetime, half under ten days)")
-	f.StringVar(&r.Group, "group", manager.DefaultGroup, "group of replicas that get it")
-	f.BoolVar(&r.Force, "force", false, "even if these names are managed already")
+	f.StringVar(&asked.key, "key", "", "key type: "+keyTypes(" ")+" (default: the shared configuration's, else "+issuer.KeyType("").String()+")")
+	f.StringVar(&asked.lifetime, "lifetime", "", "validity to ask for, such as 90d or 720h (default: the issuer's)")
+	asked.addFlags(cmd)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	completeFlag(cmd, "key", strings.Fields(keyTypes(" "))...)
-	completeGroupFlag(cmd)
 	return addWaitFlag(cmd)
 }
 
@@ -119,36 +125,4 @@ func usable(all []string, err error) ([]string, error) {
 		return nil, &usageError{err}
 	}
 	return all, nil
-}
-
-func parseSpec(r *manager.Request, key, lifetime, renewBefore string) (err error) {
-	if key != "" {
-		if r.Key, err = issuer.ParseKeyType(key); err != nil {
-			return usagef("--key: %w", err)
-		}
-	}
-	if lifetime != "" {
-		d, err := config.ParseDuration(lifetime)
-		if err != nil {
-			return usagef("--lifetime: %w", err)
-		}
-		if r.Lifetime = time.Duration(d); r.Lifetime < manager.MinLifetime {
-			return usagef("--lifetime is %v: at least %v are needed", r.Lifetime, manager.MinLifetime)
-		}
-		if before, err := config.ParseDuration(renewBefore); err == nil && before >= d {
-			return usagef("--renew-before %s is not shorter than --lifetime %s: the certificate would always be due", before, d)
-		}
-	}
-	if r.RenewBefore, err = config.ParseRenewBefore(renewBefore); err != nil {
-		return usagef("--renew-before: %w", err)
-	}
-	if err := event.CheckName(r.Group); err != nil {
-		return usagef("--group: %w", err)
-	}
-	if r.Issuer != "" {
-		if err := event.CheckName(r.Issuer); err != nil {
-			return usagef("--issuer: %w", err)
-		}
-	}
-	return nil
 }

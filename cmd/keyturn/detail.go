@@ -21,6 +21,9 @@ type detail struct {
 	Group       string             `json:"group"`
 	Names       []string           `json:"names"`
 	Issuer      string             `json:"issuer"`
+	Fallbacks   []string           `json:"fallbacks,omitempty"` // that stand in for the issuer
+	Challenge   string             `json:"challenge,omitempty"` // absent: the issuer's default, as with those below
+	Profile     string             `json:"profile,omitempty"`
 	Key         string             `json:"key"`
 	Lifetime    string             `json:"lifetime,omitempty"` // asked for; absent: the issuer's default
 	RenewBefore string             `json:"renew_before,omitempty"`
@@ -65,6 +68,7 @@ type certificateDetail struct {
 func detailOf(c *manager.Managed) (*detail, error) {
 	d := &detail{
 		ID: c.ID, Group: c.Spec.Group, Names: c.Spec.Names, Issuer: c.Spec.Issuer, Key: c.Spec.KeyType,
+		Fallbacks: c.Spec.Fallbacks, Challenge: c.Spec.Challenge, Profile: c.Spec.Profile,
 		RenewBefore: c.Spec.RenewBefore, Created: c.Spec.Created, Changed: c.Changed,
 		Epoch: c.Epoch, Generation: c.Generation, Removed: c.Removed, History: historyOf(c),
 	}

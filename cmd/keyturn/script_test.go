@@ -55,6 +55,8 @@ func TestMain(m *testing.M) {
 //	alike DIR NAME NAME NAME   make certificates until two ids start alike: both
 //	                           ids, and that start, become variables
 //	mark DIR ID…               mark certificates, so that they are due
+//	elsewhere DIR NAME…        fullchain.pem and privkey.pem of a certificate that
+//	                           another CA signed
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -76,6 +78,8 @@ func TestScripts(t *testing.T) {
 			"leaf":   scriptLeaf,
 			"alike":  scriptAlike,
 			"mark":   scriptMark,
+
+			"elsewhere": scriptElsewhere,
 		},
 	})
 }
