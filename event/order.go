@@ -5,6 +5,7 @@ package event
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/seal"
@@ -139,6 +140,38 @@ func (p *problemWithoutParts) fields(f *codec) {
 	f.string(problemInstance, &p.Instance, maxURL)
 	f.uint(problemStatus, &p.Status)
 	f.string(problemName, &p.Name, maxName)
+}
+
+// Fit cuts what came from a CA to what a state has room for, beside a chain and a
+// history. A longer address of an order is left out.
+func (x *Failure) Fit() {
+	if len(x.Order) > maxURL {
+		x.Order = ""
+	}
+	if x.Problem != nil {
+		x.Problem.fit()
+	}
+}
+
+func (p *Problem) fit() {
+	p.cut(maxText)
+	p.Parts = p.Parts[:min(len(p.Parts), MaxProblems)]
+	for i := range p.Parts {
+		p.Parts[i].Parts = nil
+		p.Parts[i].cut(maxPart)
+	}
+}
+
+// maxPart bounds the detail of a problem's part when it is written, in bytes.
+const maxPart = 512
+
+func (p *Problem) cut(detail int) {
+	for s, most := range map[*string]int{&p.Type: maxName, &p.Title: maxName, &p.Instance: maxPart, &p.Detail: detail, &p.Name: maxName} {
+		if len(*s) > most {
+			*s = (*s)[:most]
+		}
+		*s = strings.ToValidUTF8(*s, "")
+	}
 }
 
 func (p *Problem) check() error {

@@ -5,6 +5,7 @@ package manager
 import (
 	"cmp"
 	"context"
+	"sync"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
@@ -57,11 +58,15 @@ func (m *Manager) working(id string) (done func()) {
 	}
 }
 
-// claim takes the next generation of c. The error may be a conflict.
-func (m *Manager) claim(ctx context.Context, c *Managed, reason string) (*Managed, error) {
+// claim takes the next generation of c. An order that is under way stays only if
+// it is gone on with. The error may be a conflict.
+func (m *Manager) claim(ctx context.Context, c *Managed, reason string, goOn bool) (*Managed, error) {
 	next := *c
 	next.Claim = &event.Claim{
 		Generation: c.Generation + 1, Owner: m.instance, Boot: m.boot, Reason: reason, At: time.Now(),
+	}
+	if !goOn {
+		next.Order = nil
 	}
 	at, err := m.append(ctx, c.Position, &next.State)
 	if err != nil {
@@ -72,54 +77,97 @@ func (m *Manager) claim(ctx context.Context, c *Managed, reason string) (*Manage
 	return &next, nil
 }
 
+// A keeper renews a claim while its generation is being made, and writes what
+// becomes known meanwhile.
+type keeper struct {
+	m      *Manager
+	cancel context.CancelFunc // ends the work
+
+	mu         sync.Mutex
+	latest     *Managed // guarded by mu; the claim as it stands
+	lost       error    // guarded by mu; the conflict by which another manager took it
+	unanswered bool     // guarded by mu; the last append may have been written
+}
+
 // keep runs work, and meanwhile renews the claim, so that it does not lapse
 // while the issuer takes its time. It returns the claim as it stands then. If
 // another manager has taken it, work's context ends, and the error is the
 // conflict.
-func (m *Manager) keep(ctx context.Context, c *Managed, work func(context.Context) error) (*Managed, error) {
+func (m *Manager) keep(ctx context.Context, c *Managed, work func(context.Context, *keeper) error) (*Managed, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	k := &keeper{m: m, cancel: cancel, latest: c}
 	stop, kept := make(chan struct{}), make(chan struct{})
-	latest := c // this and the next two are the goroutine's until kept is closed
-	var lost error
-	unanswered := false // the last renewal may have been written
 	go func() {
 		defer close(kept)
 		tick := time.NewTicker(c.claimLapse() / 4)
 		defer tick.Stop()
-		for lost == nil {
+		for {
 			select {
 			case <-stop:
 				return
 			case <-tick.C:
 			}
-			next := *latest
-			next.Claim = new(event.Claim)
-			*next.Claim = *latest.Claim
-			next.Claim.At = time.Now()
 			within, done := context.WithTimeout(ctx, c.claimLapse()/4)
-			at, err := m.append(within, latest.Position, &next.State)
+			err := k.write(within, func(*event.State) {})
 			done()
-			unanswered = err != nil && !conflict(err)
-			switch {
-			case err == nil:
-				next.Position = at
-				latest = &next
-				m.sight(latest)
-			case conflict(err):
-				if latest, lost = m.settle(ctx, latest, err); lost != nil {
-					cancel()
-				}
+			if conflict(err) {
+				return
 			}
 		}
 	}()
-	err := work(ctx)
+	err := work(ctx, k)
 	close(stop)
 	<-kept
-	if unanswered && lost == nil {
-		latest, lost = m.settle(ctx, latest, nil)
+	return k.end(ctx, err)
+}
+
+// write renews the claim, and has change make the state what it is to be
+// besides. If another manager has taken the claim, the error is the conflict,
+// now and ever after.
+func (k *keeper) write(ctx context.Context, change func(*event.State)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.lost == nil {
+		next := *k.latest
+		claim := *k.latest.Claim
+		claim.At = time.Now()
+		next.Claim = &claim
+		change(&next.State)
+		at, err := k.m.append(ctx, k.latest.Position, &next.State)
+		k.unanswered = err != nil && !conflict(err)
+		switch {
+		case err == nil:
+			next.Position = at
+			k.latest = &next
+			k.m.sight(k.latest)
+			return nil
+		case !conflict(err):
+			return err
+		}
+		if k.latest, k.lost = k.m.settle(ctx, k.latest, err); k.lost != nil {
+			k.cancel()
+		}
 	}
-	return latest, cmp.Or(lost, err)
+	return k.lost
+}
+
+// now returns the claim as it stands.
+func (k *keeper) now() *Managed {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.latest
+}
+
+// end returns the claim as it stands, and why the generation cannot be gone on
+// with, if so.
+func (k *keeper) end(ctx context.Context, err error) (*Managed, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.unanswered && k.lost == nil {
+		k.latest, k.lost = k.m.settle(ctx, k.latest, nil)
+	}
+	return k.latest, cmp.Or(k.lost, err)
 }
 
 // settle finds out whether a claim is still this manager's after a renewal of

@@ -43,7 +43,7 @@ func TestRenewDue(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := f.manager(t, "").claim(t.Context(), at(t, m, claimed.ID), event.ReasonRenewal); err != nil {
+		if _, err := f.manager(t, "").claim(t.Context(), at(t, m, claimed.ID), event.ReasonRenewal, false); err != nil {
 			t.Fatal(err)
 		}
 		var order []string

@@ -22,16 +22,19 @@ const issueTimeout = 5 * time.Minute
 type means struct {
 	epoch  uint64
 	group  *seal.PublicKey
+	asked  string // the issuer's name
 	issuer issuer.Issuer
 }
 
-// prepare reads from the bus what a spec needs. A *busError says that the bus
-// could not be read; any other error, that what is there will not do.
-func (m *Manager) prepare(ctx context.Context, spec *event.Spec) (n means, err error) {
+// prepare reads from the bus what is needed to have a spec's certificate made by
+// an issuer. A *busError says that the bus could not be read; any other error,
+// that what is there will not do.
+func (m *Manager) prepare(ctx context.Context, spec *event.Spec, asked string) (n means, err error) {
 	if n, err = m.prepareGroup(ctx, spec); err != nil {
 		return n, err
 	}
-	n.issuer, err = m.issuer(ctx, spec.Issuer)
+	n.asked = asked
+	n.issuer, err = m.issuer(ctx, asked)
 	return n, err
 }
 
@@ -44,34 +47,47 @@ func (m *Manager) prepareGroup(ctx context.Context, spec *event.Spec) (n means, 
 	return n, err
 }
 
-// issue obtains the claimed generation: new key, request, chain, check, seal.
-func (m *Manager) issue(ctx context.Context, c *Managed, with means) (*event.Certificate, *x509.Certificate, error) {
+// A generation is what becomes of a claim.
+type generation struct {
+	cert  *event.Certificate
+	leaf  *x509.Certificate
+	order string // its address; "" if the issuer keeps none
+}
+
+// issue obtains the claimed generation: key and request, chain, check, seal.
+// With a draft it goes on with that.
+func (m *Manager) issue(ctx context.Context, k *keeper, with means, d *draft) (g generation, err error) {
 	ctx, cancel := context.WithTimeout(ctx, issueTimeout)
 	defer cancel()
-	keyType, err := issuer.ParseKeyType(c.Spec.KeyType)
-	if err != nil {
-		return nil, nil, err
+	c := k.now()
+	if d == nil {
+		if d, err = newDraft(&c.Spec); err != nil {
+			return g, err
+		}
 	}
-	key, err := keyType.Generate()
+	chain, err := m.order(ctx, k, with, d)
 	if err != nil {
-		return nil, nil, err
+		return g, fmt.Errorf("issuer %q: %w", with.asked, err)
 	}
-	csr, err := issuer.NewRequest(key, c.Spec.Names)
-	if err != nil {
-		return nil, nil, err
+	if g.leaf, err = issuer.Check(chain, d.csr, time.Now()); err != nil {
+		return g, &answerError{with.asked, err}
 	}
-	chain, err := with.issuer.Issue(ctx, csr, c.Spec.Lifetime)
-	if err != nil {
-		return nil, nil, fmt.Errorf("issuer %q: %w", c.Spec.Issuer, err)
-	}
-	leaf, err := issuer.Check(chain, csr, time.Now())
-	if err != nil {
-		return nil, nil, fmt.Errorf("the answer of issuer %q is refused: %w", c.Spec.Issuer, err)
-	}
-	m.logger.Debug("certificate is issued", "managed_id", c.ID, "generation", c.Claim.Generation, "serial", fmt.Sprintf("%x", leaf.SerialNumber.Bytes()))
-	cert, err := m.newGeneration(c, c.Claim.Generation, with, chain, leaf, key)
-	return cert, leaf, err
+	m.logger.Debug("certificate is issued", "managed_id", c.ID, "generation", c.Claim.Generation, "serial", fmt.Sprintf("%x", g.leaf.SerialNumber.Bytes()))
+	g.order = d.order
+	g.cert, err = m.newGeneration(c, c.Claim.Generation, with, chain, g.leaf, d.key)
+	return g, err
 }
+
+// An answerError says that an issuer's chain cannot be used.
+type answerError struct {
+	issuer string
+	err    error
+}
+
+func (e *answerError) Error() string {
+	return fmt.Sprintf("the answer of issuer %q is refused: %v", e.issuer, e.err)
+}
+func (e *answerError) Unwrap() error { return e.err }
 
 // newGeneration is what replicas get: the key is sealed to their group.
 func (m *Manager) newGeneration(c *Managed, generation uint64, with means, chain [][]byte, leaf *x509.Certificate, key crypto.Signer) (*event.Certificate, error) {

@@ -433,7 +433,7 @@ func TestClaims(t *testing.T) {
 		ctx := t.Context()
 
 		// A manager claims and dies. Another one waits for the claim to lapse.
-		if _, err := f.manager(t, "dead").claim(ctx, c, event.ReasonRenewal); err != nil {
+		if _, err := f.manager(t, "dead").claim(ctx, c, event.ReasonRenewal, false); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
@@ -446,7 +446,7 @@ func TestClaims(t *testing.T) {
 		}
 
 		// The same instance, run again, knows that its claim is dead.
-		if _, err := f.manager(t, "dead").claim(ctx, got, event.ReasonRenewal); err != nil {
+		if _, err := f.manager(t, "dead").claim(ctx, got, event.ReasonRenewal, false); err != nil {
 			t.Fatal(err)
 		}
 		start = time.Now()

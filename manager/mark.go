@@ -75,6 +75,7 @@ func (m *Manager) mark(ctx context.Context, c *Managed, reason string) error {
 	}
 	next := c.State
 	next.Mark, next.Failure = &event.Mark{Reason: reason, At: time.Now()}, nil
+	next.Order = nil // its key may be what the mark is about
 	if _, err := m.append(ctx, c.Position, &next); err != nil {
 		return fmt.Errorf("marking %s: %w", c.ID, err)
 	}

@@ -5,14 +5,13 @@ package manager
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 func isNotFound(err error) bool { return errors.Is(err, bus.ErrNotFound) }
@@ -84,21 +83,22 @@ func (c *Managed) failures() uint64 {
 func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Managed, error) {
 	reason = c.why(reason)
 	var gone *busError
-	means, unfit := m.prepare(ctx, &c.Spec)
+	means, unfit := m.prepare(ctx, &c.Spec, c.Spec.Issuer)
 	if errors.As(unfit, &gone) || ctx.Err() != nil {
 		return nil, cmp.Or(unfit, ctx.Err())
 	}
 	defer m.working(c.ID)()
-	claimed, err := m.claim(ctx, c, reason)
+	draft := m.resumed(c, means.asked)
+	claimed, err := m.claim(ctx, c, reason, draft != nil)
 	if err != nil {
 		return nil, err
 	}
-	m.progress(c.ID, fmt.Sprintf("generation %d is claimed; asking issuer %q", claimed.Claim.Generation, c.Spec.Issuer))
-	var cert *event.Certificate
-	var leaf *x509.Certificate
+	crash.Point(crash.Claimed)
+	m.progress(c.ID, fmt.Sprintf("generation %d is claimed; asking issuer %q", claimed.Claim.Generation, means.asked))
+	var made generation
 	if err = unfit; err == nil {
-		claimed, err = m.keep(ctx, claimed, func(ctx context.Context) (err error) {
-			cert, leaf, err = m.issue(ctx, claimed, means)
+		claimed, err = m.keep(ctx, claimed, func(ctx context.Context, k *keeper) (err error) {
+			made, err = m.issue(ctx, k, means, draft)
 			return err
 		})
 	}
@@ -107,20 +107,37 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Mana
 	}
 	if err != nil {
 		err = fmt.Errorf("generation %d of %s (%s): %w", claimed.Claim.Generation, c.ID, short(c.Spec.Names), err)
-		return nil, errors.Join(err, m.failed(ctx, claimed, err))
+		return nil, errors.Join(err, m.failed(ctx, claimed, means.asked, err))
 	}
-	done, err := m.commit(ctx, claimed, cert, event.Record{
-		At: time.Now(), Reason: reason, Issuer: c.Spec.Issuer, Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter,
+	crash.Point(crash.Issued)
+	return m.publish(ctx, claimed, made, event.Record{
+		At: time.Now(), Reason: reason, Issuer: means.asked, Order: made.order,
+		Serial: made.leaf.SerialNumber.Bytes(), NotAfter: made.leaf.NotAfter,
 	})
+}
+
+// publish commits a claimed generation and copies it for its group. The error is
+// a conflict if the claim was lost.
+func (m *Manager) publish(ctx context.Context, c *Managed, made generation, r event.Record) (*Managed, error) {
+	done, err := m.commit(ctx, c, made.cert, r)
+	for conflict(err) { // perhaps by what touches no claim, such as a pause
+		if c, err = m.settle(ctx, c, err); err == nil {
+			done, err = m.commit(ctx, c, made.cert, r)
+		} else {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	m.progress(c.ID, fmt.Sprintf("generation %d is committed, serial %x", done.Generation, leaf.SerialNumber.Bytes()))
+	crash.Point(crash.Committed)
+	m.progress(c.ID, fmt.Sprintf("generation %d is committed, serial %x", done.Generation, r.Serial))
 	if err := m.copy(ctx, done); err != nil {
 		return nil, fmt.Errorf("publishing generation %d of %s: %w", done.Generation, c.ID, err)
 	}
+	crash.Point(crash.Published)
 	m.logger.Info("certificate is published", "managed_id", c.ID, "version", done.Version.String(),
-		"names", c.Spec.Names, "issuer", c.Spec.Issuer, "reason", reason, "serial", fmt.Sprintf("%x", leaf.SerialNumber.Bytes()), "not_after", leaf.NotAfter)
+		"names", c.Spec.Names, "issuer", r.Issuer, "reason", r.Reason, "serial", fmt.Sprintf("%x", r.Serial), "not_after", r.NotAfter)
 	return done, nil
 }
 
@@ -148,6 +165,7 @@ func (m *Manager) commit(ctx context.Context, c *Managed, cert *event.Certificat
 func (m *Manager) turn(ctx context.Context, next *Managed, v event.Version, current []byte, r event.Record) (*Managed, error) {
 	r.Version, r.Manager = v, m.identity.Signing.Public().ID()
 	next.Version, next.Current, next.Claim, next.Mark = v, current, nil, nil
+	next.Order, next.Hold, next.Renewal = nil, nil, nil
 	keep := max(0, len(next.History)-event.MaxHistory+1)
 	next.History = append(append([]event.Record(nil), next.History[keep:]...), r)
 	next.Changed, next.Seen = r.At, time.Now()
@@ -157,36 +175,6 @@ func (m *Manager) turn(ctx context.Context, next *Managed, v event.Version, curr
 	}
 	next.Position = at
 	return next, nil
-}
-
-// failed gives the claim up and notes the failure, so that the schedule waits.
-// An attempt that was called off is no failure: it only gives the claim up.
-func (m *Manager) failed(ctx context.Context, c *Managed, cause error) error {
-	calledOff := ctx.Err() != nil
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	next := *c
-	next.Claim = nil
-	if !calledOff {
-		now := time.Now()
-		n := c.failures() + 1
-		wait := c.retryAfter(n, now)
-		next.Failure = &event.Failure{At: now, Attempts: n, Next: now.Add(wait), Message: bounded(cause.Error())}
-		m.logger.Error("certificate could not be renewed", "managed_id", c.ID, "attempt", n, "retry_in", wait.Round(time.Second).String(), "error", cause)
-	}
-	if _, err := m.append(ctx, c.Position, &next.State); err != nil && !conflict(err) {
-		return fmt.Errorf("the failure could not be noted: %w", err)
-	}
-	return nil
-}
-
-// bounded keeps the start of a CA's long answer, in whole characters.
-func bounded(s string) string {
-	const most = 4000
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + " …"
 }
 
 // copy makes the group's entry what the state says, unless it is that or newer

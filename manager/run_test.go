@@ -334,7 +334,7 @@ func TestRunFinishesWhatACrashLeft(t *testing.T) {
 		c = at(t, m, c.ID)
 		time.Sleep(c.leftAt(time.Now()) / 2)
 		other := f.manager(t, "")
-		if _, err := other.claim(t.Context(), at(t, m, c.ID), event.ReasonRenewal); err != nil {
+		if _, err := other.claim(t.Context(), at(t, m, c.ID), event.ReasonRenewal, false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(60 * 24 * time.Hour)

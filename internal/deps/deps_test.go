@@ -50,6 +50,7 @@ bus < bus/bustest                                # a conformance suite knows its
 
 issuer, solver, event, bus, config < manager
 issuer/localca < manager                         # a case for every type of issuer
+internal/crash < manager                         # it is killed between a claim and what comes of it
 internal/names < manager                         # names are normalised where they come in
 
 internal/durable < internal/testprogram           # a lock that a dead process does not hold
