@@ -54,7 +54,7 @@ internal/crash < manager                         # it is killed between a claim 
 internal/names < manager                         # names are normalised where they come in
 
 internal/durable < internal/testprogram           # a lock that a dead process does not hold
-internal/testprogram < internal/dynamolocal, internal/stepca
+internal/testprogram < internal/dynamolocal, internal/stepca, internal/nameserver
 internal/durable < internal/lineage              # files are read in one place, too
 internal/durable < internal/secret               # one of the places is a private file
 seal, bus, replica < internal/datadir            # who writes which file of it

@@ -47,19 +47,10 @@ func installJava(ctx context.Context) (string, error) {
 
 // fetchJava unpacks Debian's package, whose origin apt has checked.
 func fetchJava(ctx context.Context, dir string) error {
-	get := exec.CommandContext(ctx, "apt-get", "download", javaPackage)
-	get.Dir = dir
-	if out, err := get.CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get download %s: %w: %s", javaPackage, err, out)
+	if err := testprogram.UnpackDebian(ctx, dir, javaPackage); err != nil {
+		return err
 	}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("apt-get download %s brought %d packages", javaPackage, len(debs))
-	}
-	if out, err := exec.CommandContext(ctx, "dpkg", "-x", debs[0], dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("dpkg -x %s: %w: %s", debs[0], err, out)
-	}
-	return errors.Join(os.Remove(debs[0]), relink(dir))
+	return relink(dir)
 }
 
 // relink makes the links to /etc, where the settings of an installed package
