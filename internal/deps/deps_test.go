@@ -64,6 +64,7 @@ manager, replica < internal/status               # what of both is shown
 solver < internal/acmetest                       # its name server answers dns-01
 
 NONE < internal/resolve                          # the manager's and the issuer's questions
+issuer, solver, internal/resolve, internal/crash < issuer/acme
 
 NONE < doctor                                    # it knows crypto/tls alone
 NONE < internal/schedule, internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
