@@ -47,6 +47,13 @@
 // place in the log, and a digest of what stands there for the group's replicas.
 // By it they notice what they missed.
 //
+// # Challenges
+//
+// A CA that speaks ACME asks for proof of control of every name. The solver of the
+// zone that a name is in gives it; where the zone has none for the type of challenge,
+// the replicas of the group do. The manager writes down what they are to answer, and
+// has the CA look when every one of them that is live has reported that it answers.
+//
 // # When the log goes back
 //
 // A log that was put back to an old state, as from a back-up, would give versions

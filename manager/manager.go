@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/seal"
+	"github.com/keyturn/keyturn/solver"
 )
 
 // DefaultTenant and DefaultGroup are the tenant and the group of those who name
@@ -66,6 +68,10 @@ type Config struct {
 	// process holds: Run grants them to members. It is asked each time. With nil,
 	// or where it returns none, another manager has to.
 	Keys func(group string) ([]*seal.PrivateKey, error)
+	// Solvers makes a solver of the shared configuration from its name, its settings
+	// and the name servers to ask, and says which types of challenges it answers. With
+	// nil, only replicas answer challenges.
+	Solvers func(name string, c config.Solver, resolvers []string) (s solver.Solver, types []string, err error)
 	// Revoked, if not nil, is told of the bus users, sorted, whose rights were
 	// taken away: by Run at its start and whenever there are others, and by what
 	// takes rights away. A user that it was told of once stays revoked unless it
@@ -104,10 +110,11 @@ type Manager struct {
 	logger   *slog.Logger
 	progress func(id, what string)
 	changed  func(*Managed)
-	mint     func([]byte) (Credentials, error)              // nil: no credentials are made
-	keys     func(group string) ([]*seal.PrivateKey, error) // never nil
-	revoked  func(users []string)                           // nil: nobody wants to know
-	learnt   func(chain []byte)                             // nil: nobody keeps it
+	mint     func([]byte) (Credentials, error)                                      // nil: no credentials are made
+	keys     func(group string) ([]*seal.PrivateKey, error)                         // never nil
+	revoked  func(users []string)                                                   // nil: nobody wants to know
+	learnt   func(chain []byte)                                                     // nil: nobody keeps it
+	solvers  func(string, config.Solver, []string) (solver.Solver, []string, error) // nil: there are none
 
 	trust atomic.Pointer[trust]
 	live  atomic.Pointer[view] // Run's; nil while it does not run
@@ -123,6 +130,9 @@ type Manager struct {
 	strangers map[seal.KeyID]time.Time // guarded by mu; signers that were no managers, and when
 	judged    map[[32]byte]judgement   // guarded by mu; proofs by their SHA-256
 	liars     map[string]bool          // guarded by mu; members whose wrong proofs were logged
+
+	madeSolvers map[string]madeSolver // guarded by mu; by name
+	answers     map[string]*answers   // guarded by mu; by group
 }
 
 // A sighting is when a claim was first seen as it is.
@@ -138,12 +148,13 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		log: c.Log, board: c.Board, every: max(time.Second, cmp.Or(c.Every, event.BeaconEvery)), identity: c.Identity,
-		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked, learnt: c.Learnt,
+		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked, learnt: c.Learnt, solvers: c.Solvers,
 		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
 		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer),
 		strangers: make(map[seal.KeyID]time.Time),
 		judged:    make(map[[32]byte]judgement), liars: make(map[string]bool),
+		madeSolvers: make(map[string]madeSolver), answers: make(map[string]*answers),
 	}
 	if b, ok := c.Log.(bus.Boarder); ok && m.board == nil {
 		m.board = b.Board()

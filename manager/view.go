@@ -34,6 +34,7 @@ type view struct {
 	beacons map[string]beacon       // guarded by mu; by group
 	anew    map[string]bool         // guarded by mu; keys of members seen since the log was replaced; nil if all are
 	caught  map[string]bool         // guarded by mu; scopes whose caught-up mark came
+	woken   chan struct{}           // guarded by mu; closed at the next change of members; nil if nobody waits
 	bad     []error                 // guarded by mu; bounded
 }
 
@@ -124,6 +125,27 @@ func (v *view) tell() {
 	if v.changed != nil {
 		v.changed()
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.woken != nil {
+		close(v.woken)
+		v.woken = nil
+	}
+}
+
+// next returns what is closed when something about members is taken next.
+func (v *view) next() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.woken == nil {
+		v.woken = make(chan struct{})
+	}
+	return v.woken
+}
+
+// membersReadLocked reports whether the members and their receipts were read once.
+func (v *view) membersReadLocked() bool {
+	return v.caught[event.MemberScope] && v.caught[event.ReceiptScope]
 }
 
 func (v *view) takeState(ctx context.Context, u bus.Update) {

@@ -155,7 +155,7 @@ func (w *waiter) look(now time.Time) (ready bool, left *NotServedError) {
 			return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Member, b.Member))
 		})
 	}
-	return v.caught[event.MemberScope] && v.caught[event.ReceiptScope], left
+	return v.membersReadLocked(), left
 }
 
 // missing says why a host does not serve the version.
