@@ -43,11 +43,14 @@ type HeldError struct {
 	Until time.Time
 	// Reason says which limit it is.
 	Reason string
-	// Account says that nobody else's order would be taken, either.
+	// Account says that nobody else's order would be taken, either, that is needed
+	// no more.
 	Account bool
 	// Instead is the issuer that can be asked in its place, because waiting would
 	// bring the certificate into danger; "" if there is none, or no need.
 	Instead string
+
+	need need
 }
 
 func (e *HeldError) Error() string {
@@ -55,7 +58,8 @@ func (e *HeldError) Error() string {
 		e.Issuer, stamp(e.Until), e.Reason, e.Issuer)
 }
 
-// How much of a limit may be drawn depends on for what.
+// A need is for what an order is: how much of a limit may be drawn for it, and
+// what goes before what.
 type need int
 
 const (
@@ -63,7 +67,9 @@ const (
 	// at once what somebody may need who waits for a certificate, and no herd of
 	// renewals meets a CA that was away.
 	routine need = iota
-	// wanted is what somebody waits for, or what is compromised.
+	// free is what draws on nothing.
+	free
+	// wanted is what somebody waits for, and what is compromised or recalled.
 	wanted
 	// endangered is a certificate with little left: all that the CA allows can be
 	// drawn for it.
@@ -75,13 +81,15 @@ const (
 
 // needs says for what the next order of c would be. scheduled means that nobody
 // waits for it.
-func (c *Managed) needs(scheduled bool, now time.Time) need {
+func (c *Managed) needs(issuer string, scheduled bool, now time.Time) need {
 	switch {
-	case c.Certificate != nil && now.After(c.rules().Last()):
+	case c.Certificate != nil && now.After(c.last()):
 		return lost
-	case c.Certificate != nil && now.After(c.rules().Danger()):
+	case c.limitless(issuer):
+		return free
+	case c.Certificate != nil && now.After(c.danger()):
 		return endangered
-	case c.Certificate == nil || !scheduled || c.Mark != nil && c.Mark.Reason == event.ReasonCompromised:
+	case c.Certificate == nil || !scheduled || c.recalled() || c.Mark != nil && c.Mark.Reason == event.ReasonCompromised:
 		return wanted
 	}
 	return routine
@@ -220,17 +228,37 @@ func (m *Manager) draw(ctx context.Context, c *Managed, issuer string, n need) e
 		return err
 	}
 	limits, ok := set.limits[issuer]
-	if !ok || n == lost || c.limitless(issuer) {
+	if !ok || n == lost || n == free {
 		return nil
 	}
 	held, err := m.ledger.take(ctx, issuer, draws(limits, c.Spec.Names, n))
 	if err != nil || held == nil {
 		return err
 	}
-	if instead, ok := c.standsIn(issuer, set.after); ok && (c.Certificate == nil || held.Until.After(c.rules().Danger())) {
+	held.need = n
+	if instead, ok := c.standsIn(issuer, set.after); ok && (c.Certificate == nil || held.Until.After(c.danger())) {
 		held.Instead = instead
 	}
 	return held
+}
+
+// hold notes what a certificate waits for, unless that is noted already. What an
+// account waits for is no certificate's own, and not noted. That it cannot be
+// noted stops nothing.
+func (m *Manager) hold(ctx context.Context, c *Managed, held *HeldError) {
+	if held.Account || held.Instead != "" {
+		return
+	}
+	if h := c.Hold; h != nil && h.Until.Equal(held.Until) && h.Reason == held.Reason && (c.Certificate == nil || c.Changed.After(c.danger()) || time.Now().Before(c.danger())) {
+		return
+	}
+	next := c.State
+	next.Hold = &event.Hold{Until: held.Until, Reason: held.Reason}
+	if _, err := m.append(ctx, c.Position, &next); err != nil && !conflict(err) {
+		m.logger.Warn("why a certificate waits could not be noted", "managed_id", c.ID, "error", err)
+		return
+	}
+	m.logger.Info("certificate waits for its issuer's limits", "managed_id", c.ID, "issuer", held.Issuer, "until", stamp(held.Until), "reason", held.Reason)
 }
 
 // take makes all draws, or none: then it returns what they wait for. Of several
@@ -368,6 +396,27 @@ func (d draw) reason() string {
 	}
 	return fmt.Sprintf("the validation of %s failed too often, %s", of, limit)
 }
+
+// unproven returns the names whose validation failed at the last attempt, by what
+// the CA said.
+func (c *Managed) unproven() []string {
+	if c.Failure == nil || c.Failure.Problem == nil {
+		return nil
+	}
+	var list []string
+	whole := c.Failure.Problem
+	for _, p := range append([]event.Problem{*whole}, whole.Parts...) {
+		if slices.Contains(validations, strings.TrimPrefix(p.Type, "urn:ietf:params:acme:error:")) && p.Name != "" {
+			list = append(list, p.Name)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// validations are the types of problems that a failed validation ends with (RFC
+// 8555 section 6.7).
+var validations = []string{"caa", "connection", "dns", "incorrectResponse", "tls", "unauthorized"}
 
 // drawFailures counts validations that failed. That they could not be counted
 // stops nothing.

@@ -3,6 +3,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ const deadClaim = time.Hour
 type DueOptions struct {
 	// Max is how many certificates are attempted at most; 0 is no limit.
 	Max int
+	// Only, if not nil, are the ids that are looked at, and nothing else is done.
+	Only []string
 	// For is for how long new attempts are begun; 0 is no limit. One that was begun
 	// is finished: an issuer has five minutes.
 	For time.Duration
@@ -39,23 +42,25 @@ type DueOptions struct {
 
 // A DueResult is what became of one certificate that was due.
 type DueResult struct {
-	ID     string
-	Names  []string
-	Group  string
+	ID    string
+	Names []string
+	Group string
+	// Issuer is who was asked, or would have been.
 	Issuer string
 	// Generation is the one that was made, or, with an error, the newest before.
 	Generation uint64
-	// Err is nil if a generation was made; ErrClaimed, ErrLeft, or why the attempt
-	// failed, which is noted in the state.
+	// Err is nil if a generation was made; ErrClaimed, ErrLeft, a *HeldError, or why
+	// the attempt failed, which is noted in the state.
 	Err error
 }
 
 // RenewDue is one pass of what Run does all the time, for cron, systemd timers
-// and functions: it renews what is due, those that are marked first and then
-// those that end soonest; makes up for what others left undone; answers a log
-// that went back; and signs a beacon for each group. Eight attempts run at once
-// with each issuer. Nothing is tried twice: what failed is noted, and due again
-// when its back-off ends.
+// and functions: it asks CAs when to renew; renews what is due, what is in danger
+// first, then what is compromised or recalled, and of equals what ends soonest;
+// makes up for what others left undone; answers a log that went back; and signs a
+// beacon for each group. Eight attempts run at once with each issuer. Nothing is
+// tried twice: what failed is noted, and due again when its back-off ends, and
+// what a budget holds up is left to the next pass. What is paused is left out.
 //
 // Every in Config must be the interval of the timer, so that replicas do not
 // miss beacons. The results come in no particular order; the error is what else
@@ -65,13 +70,16 @@ func (m *Manager) RenewDue(ctx context.Context, o DueOptions) ([]DueResult, erro
 	if err := s.readAll(); err != nil {
 		return nil, fmt.Errorf("reading what is due: %w", err)
 	}
-	problems := []error{s.judgeAll()}
-	p := &pass{s: s, o: o}
+	p := &pass{s: s, o: o, held: make(map[string]*HeldError)}
 	if o.For > 0 {
 		p.until = time.Now().Add(o.For)
 	}
-	problems = append(problems, s.copyAll(), m.tendHosts(ctx))
-	problems = append(problems, s.readAll()) // what was marked by that is due now
+	if o.Only != nil {
+		p.run(slices.DeleteFunc(s.dueNow(), func(c *Managed) bool { return !slices.Contains(o.Only, c.ID) }))
+		return p.results, nil
+	}
+	problems := []error{s.judgeAll(), s.copyAll(), m.tendHosts(ctx)}
+	problems = append(problems, s.readAll(), s.askAll(p.until)) // what was marked by that is due now
 	p.run(s.dueNow())
 	problems = append(problems, s.signAll(), s.view.problems())
 	m.count(func(s *Stats) { s.LastPass = time.Now() })
@@ -106,26 +114,23 @@ func (s *scheduler) copyAll() error {
 	return errors.Join(failed...)
 }
 
-// dueNow returns what is due, in the order in which it is to be renewed.
+// dueNow returns what is due, in the order in which it is to be renewed: what
+// has the greater need first, and of that what ends soonest. What is paused, or
+// would ask an issuer that is, is left out.
 func (s *scheduler) dueNow() []*Managed {
 	var due []*Managed
 	now := time.Now()
+	needs := make(map[string]need)
 	for _, c := range s.known {
-		if !c.Removed && !c.dueAt().After(now) {
-			due = append(due, c)
+		issuer := c.asks(s.after())
+		if c.Removed || c.Pause != nil || s.paused[issuer] || c.dueAt().After(now) {
+			continue
 		}
+		due = append(due, c)
+		needs[c.ID] = c.needs(issuer, true, now)
 	}
 	slices.SortFunc(due, func(a, b *Managed) int {
-		if (a.Mark != nil) != (b.Mark != nil) {
-			if a.Mark != nil {
-				return -1
-			}
-			return 1
-		}
-		if n := a.end().Compare(b.end()); n != 0 {
-			return n
-		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(cmp.Compare(needs[b.ID], needs[a.ID]), a.urgency().Compare(b.urgency()), strings.Compare(a.ID, b.ID))
 	})
 	return due
 }
@@ -145,7 +150,8 @@ type pass struct {
 	until time.Time // zero: without end
 
 	mu      sync.Mutex
-	results []DueResult // guarded by mu
+	results []DueResult           // guarded by mu
+	held    map[string]*HeldError // guarded by mu; by issuer, what its account waits for
 }
 
 // run renews what is due, perIssuer at once with each issuer.
@@ -155,24 +161,25 @@ func (p *pass) run(due []*Managed) {
 	for _, c := range due {
 		switch {
 		case p.s.m.claimed(c) > 0 && time.Since(c.Claim.At) < deadClaim:
-			p.done(c, ErrClaimed)
+			p.done(c, "", ErrClaimed)
 		case p.o.Max > 0 && n >= p.o.Max:
-			p.done(c, ErrLeft)
+			p.done(c, "", ErrLeft)
 		default:
 			n++
-			if queues[c.Spec.Issuer] == nil {
-				queues[c.Spec.Issuer] = make(chan *Managed, len(due))
+			issuer := c.asks(p.s.after())
+			if queues[issuer] == nil {
+				queues[issuer] = make(chan *Managed, len(due))
 			}
-			queues[c.Spec.Issuer] <- c
+			queues[issuer] <- c
 		}
 	}
 	var work sync.WaitGroup
-	for _, queue := range queues {
+	for issuer, queue := range queues {
 		close(queue)
 		for range min(perIssuer, len(queue)) {
 			work.Go(func() {
 				for c := range queue {
-					p.renew(c)
+					p.renew(c, issuer)
 				}
 			})
 		}
@@ -180,24 +187,52 @@ func (p *pass) run(due []*Managed) {
 	work.Wait()
 }
 
-func (p *pass) renew(c *Managed) {
+func (p *pass) renew(c *Managed, issuer string) {
 	ctx := p.s.ctx
 	if ctx.Err() != nil || !p.until.IsZero() && !time.Now().Before(p.until) {
-		p.done(c, ErrLeft)
+		p.done(c, "", ErrLeft)
 		return
 	}
-	made, err := p.s.m.attempt(ctx, c, c.reason())
+	if held := p.heldFor(c, issuer); held != nil {
+		p.done(c, issuer, held)
+		return
+	}
+	made, err := p.s.m.renewBy(ctx, c, true, c.reason())
+	var held *HeldError
 	switch {
 	case conflict(err):
 		err = ErrClaimed
+	case errors.As(err, &held):
+		err = held
+		if held.Account {
+			p.mu.Lock()
+			p.held[held.Issuer] = held
+			p.mu.Unlock()
+		}
 	case err == nil:
 		c = made
 	}
-	p.done(c, err)
+	p.done(c, issuer, err)
 }
 
-func (p *pass) done(c *Managed, err error) {
-	r := DueResult{ID: c.ID, Names: c.Spec.Names, Group: c.Spec.Group, Issuer: c.Spec.Issuer, Generation: c.Generation, Err: err}
+// heldFor returns what c waits for because another certificate does, that needed
+// it as much.
+func (p *pass) heldFor(c *Managed, issuer string) *HeldError {
+	now := time.Now()
+	n := c.needs(issuer, true, now)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if held := p.held[issuer]; held != nil && n != free && n <= held.need && held.Until.After(now) {
+		return held
+	}
+	return nil
+}
+
+func (p *pass) done(c *Managed, issuer string, err error) {
+	if err == nil {
+		issuer = c.issuedBy()
+	}
+	r := DueResult{ID: c.ID, Names: c.Spec.Names, Group: c.Spec.Group, Issuer: cmp.Or(issuer, c.Spec.Issuer), Generation: c.Generation, Err: err}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.results = append(p.results, r)

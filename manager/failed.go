@@ -43,6 +43,9 @@ func (m *Manager) failed(ctx context.Context, c *Managed, asked string, cause er
 		if err != nil {
 			return fmt.Errorf("the failure could not be noted: %w", err)
 		}
+		if !calledOff {
+			m.drawFailures(ctx, asked, next.unproven())
+		}
 		return nil
 	}
 }

@@ -3,7 +3,10 @@
 package manager
 
 import (
+	"context"
+	"errors"
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/event"
 )
@@ -59,7 +62,7 @@ func (c *Managed) stuck(after int) bool {
 		after = fallbackAfter
 	}
 	f := c.Failure
-	return f != nil && f.Attempts >= uint64(after) && (c.Certificate == nil || f.At.After(c.rules().Danger()))
+	return f != nil && f.Attempts >= uint64(after) && (c.Certificate == nil || f.At.After(c.danger()))
 }
 
 // shunned reports whether an issuer that failed wants not to be asked before the
@@ -67,7 +70,7 @@ func (c *Managed) stuck(after int) bool {
 func (c *Managed) shunned(issuer string) bool {
 	f := c.Failure
 	return f != nil && f.Issuer == issuer && len(c.Spec.Fallbacks) > 0 && !f.RetryAfter.IsZero() &&
-		(c.Certificate == nil || f.RetryAfter.After(c.rules().Danger()))
+		(c.Certificate == nil || f.RetryAfter.After(c.danger()))
 }
 
 // standsIn returns which issuer can be asked in place of one whose budget is
@@ -77,4 +80,39 @@ func (c *Managed) standsIn(issuer string, after int) (string, bool) {
 	i := slices.Index(list, issuer)
 	next := list[(i+1)%len(list)]
 	return next, next != issuer && next != c.asks(after)
+}
+
+// scheduled makes the next generation by an issuer as the schedule does. A
+// *HeldError says that it has to wait, and the state says so, too.
+func (m *Manager) scheduled(ctx context.Context, c *Managed, issuer, reason string) (*Managed, error) {
+	done, err := m.attempt(ctx, c, issuer, c.needs(issuer, true, time.Now()), reason)
+	var held *HeldError
+	if errors.As(err, &held) {
+		m.hold(ctx, c, held)
+	}
+	return done, err
+}
+
+// renewBy makes the next generation by the issuer whose turn it is, or, where its
+// budget is used up, by one that can stand in.
+func (m *Manager) renewBy(ctx context.Context, c *Managed, scheduled bool, reason string) (*Managed, error) {
+	after := fallbackAfter
+	if set, err := m.settings(ctx); err == nil { // else the attempt says what is wrong
+		after = set.after
+	}
+	asked := c.asks(after)
+	for {
+		var done *Managed
+		var err error
+		if scheduled {
+			done, err = m.scheduled(ctx, c, asked, reason)
+		} else {
+			done, err = m.attempt(ctx, c, asked, c.needs(asked, false, time.Now()), reason)
+		}
+		var held *HeldError
+		if !errors.As(err, &held) || held.Instead == "" {
+			return done, err
+		}
+		asked = held.Instead
+	}
 }

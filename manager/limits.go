@@ -78,6 +78,28 @@ func (m *Manager) settings(ctx context.Context) (*settings, error) {
 	return s, nil
 }
 
+// takeConfig takes what the schedule goes by of the shared configuration. One
+// that cannot be believed, or is wrong, changes nothing: each attempt says so.
+func (s *scheduler) takeConfig(u bus.Update) {
+	if u.CaughtUp {
+		return
+	}
+	set, err := patiently(s.ctx, func() (*settings, error) { return s.m.settings(s.ctx) })
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.set
+	if s.set = set; old != nil && maps.Equal(old.informs, set.informs) {
+		return
+	}
+	for _, c := range s.known { // until now, asking them when to renew was not planned
+		s.planAskLocked(c)
+	}
+	s.poke()
+}
+
 // What is limited, in Limit.What.
 const (
 	LimitOrders   = "orders"   // new orders of the account

@@ -118,9 +118,10 @@ type Manager struct {
 
 	trust atomic.Pointer[trust]
 	live  atomic.Pointer[view] // Run's; nil while it does not run
-	set   atomic.Pointer[settings]
 
-	ledger ledger
+	running atomic.Pointer[scheduler] // Run's, as live
+	set     atomic.Pointer[settings]  // as they were read last
+	ledger  ledger
 
 	mu        sync.Mutex
 	stats     Stats                    // guarded by mu

@@ -5,6 +5,7 @@ package manager
 import (
 	"context"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -124,16 +125,28 @@ func (m *Manager) setControl(ctx context.Context, issuer string, p *event.Pause)
 	}
 }
 
-// control is what operators said of an issuer; nothing if they never did.
+// control is what operators said of an issuer; nothing if they never did, or if
+// it cannot be believed: whoever writes to the bus without being a manager stops
+// no renewal.
 func (m *Manager) control(ctx context.Context, issuer string) (*event.IssuerControl, bus.Position, error) {
-	c, at, err := get[*event.IssuerControl](ctx, m, event.ControlKey(issuer))
-	if isNotFound(err) {
-		return &event.IssuerControl{Issuer: issuer}, bus.Position{}, nil
-	}
+	c := &event.IssuerControl{Issuer: issuer}
+	key := event.ControlKey(issuer)
+	entry, err := m.newest(ctx, key)
 	if err != nil {
-		return nil, at, fmt.Errorf("reading whether issuer %q is paused: %w", issuer, err)
+		return nil, bus.Position{}, &busError{fmt.Errorf("reading whether issuer %q is paused: %w", issuer, err)}
 	}
-	return c, at, nil
+	if len(entry.Data) == 0 {
+		return c, entry.Position, nil
+	}
+	e, err := m.open(ctx, key, entry.Data)
+	if err != nil {
+		m.logger.Error("whether an issuer is paused cannot be believed; it counts as not paused", "issuer", issuer, "error", err)
+		return c, entry.Position, nil
+	}
+	if known, ok := e.Body.(*event.IssuerControl); ok {
+		c = known
+	}
+	return c, entry.Position, nil
 }
 
 // paused returns an *InvalidError if nobody may renew the certificate, or ask
@@ -154,4 +167,31 @@ func because(p *event.Pause) string {
 		return ""
 	}
 	return " (" + p.Reason + ")"
+}
+
+// takeControl takes what operators say of an issuer.
+func (s *scheduler) takeControl(u bus.Update) {
+	issuer := path.Base(u.Key)
+	if u.CaughtUp || event.CheckName(issuer) != nil {
+		return
+	}
+	c, err := patiently(s.ctx, func() (*event.IssuerControl, error) {
+		c, _, err := s.m.control(s.ctx, issuer)
+		return c, err
+	})
+	if err != nil {
+		return // ctx has ended
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused[issuer] = c.Pause != nil
+	s.poke()
+}
+
+// lostControls is called when they are about to be read anew, because the log was
+// replaced or went back.
+func (s *scheduler) lostControls() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.paused)
 }

@@ -17,10 +17,16 @@ func (s *scheduler) planLocked(c *Managed, wait time.Duration) {
 	if s.uncopiedLocked(c) {
 		s.due.push(c.ID, c.Position, later(at, c.graceEnds()))
 	}
-	if c.Removed {
+	if c.Removed || c.Pause != nil {
+		s.dequeueLocked(c.ID)
 		return
 	}
-	s.due.push(c.ID, c.Position, later(at, c.dueAt()))
+	due := later(at, c.dueAt())
+	if due.After(time.Now()) {
+		s.dequeueLocked(c.ID)
+	}
+	s.due.push(c.ID, c.Position, due)
+	s.planAskLocked(c)
 }
 
 // uncopiedLocked reports whether the newest generation, or the removal, is
@@ -40,8 +46,11 @@ func (c *Managed) dueAt() time.Time {
 
 // reason is why the next generation is made by the schedule.
 func (c *Managed) reason() string {
-	if c.Generation == 0 {
+	switch {
+	case c.Generation == 0:
 		return event.ReasonNew
+	case c.recalled() && time.Now().Before(c.rule()):
+		return event.ReasonCA
 	}
 	return event.ReasonRenewal
 }
@@ -69,10 +78,11 @@ type plan struct {
 	at       time.Time
 	id       string
 	position bus.Position
+	ask      bool // the CA, when to renew
 }
 
 func (h *dueHeap) push(id string, position bus.Position, at time.Time) {
-	heap.Push(h, plan{at, id, position})
+	heap.Push(h, plan{at: at, id: id, position: position})
 }
 
 func (h dueHeap) Len() int           { return len(h) }

@@ -50,7 +50,7 @@ func (m *Manager) renewFrom(ctx context.Context, c *Managed, want uint64, reason
 				return nil, fmt.Errorf("waiting for generation %d of %s: %w", want, c.ID, err)
 			}
 		} else {
-			made, err := m.attempt(ctx, c, reason)
+			made, err := m.renewBy(ctx, c, false, reason)
 			if !conflict(err) {
 				return made, err
 			}
@@ -75,17 +75,26 @@ func (c *Managed) failures() uint64 {
 	return c.Failure.Attempts
 }
 
-// attempt claims, issues and publishes the next generation. The error is a
-// conflict if another manager came in between.
+// attempt claims, issues and publishes the next generation, by one issuer. The
+// error is a conflict if another manager came in between.
 //
-// What keeps the bus from being read is no failure of the certificate: it is
-// returned before anything is claimed, and nothing is noted.
-func (m *Manager) attempt(ctx context.Context, c *Managed, reason string) (*Managed, error) {
+// What keeps the bus from being read is no failure of the certificate, nor is a
+// pause, or a budget that is used up: it is returned before anything is claimed,
+// and nothing is noted.
+func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need, reason string) (*Managed, error) {
 	reason = c.why(reason)
+	if err := m.paused(ctx, c, asked); err != nil {
+		return nil, err
+	}
 	var gone *busError
-	means, unfit := m.prepare(ctx, &c.Spec, c.Spec.Issuer)
+	means, unfit := m.prepare(ctx, &c.Spec, asked)
 	if errors.As(unfit, &gone) || ctx.Err() != nil {
 		return nil, cmp.Or(unfit, ctx.Err())
+	}
+	if unfit == nil {
+		if err := m.draw(ctx, c, asked, n); err != nil {
+			return nil, err
+		}
 	}
 	defer m.working(c.ID)()
 	draft := m.resumed(c, means.asked)

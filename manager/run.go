@@ -5,6 +5,7 @@ package manager
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"path"
 	"sync"
 	"time"
@@ -17,9 +18,6 @@ import (
 const groupsScope = "group"
 
 const (
-	// perIssuer is how many renewals run at once with one issuer. A slow or
-	// silent issuer holds up only its own.
-	perIssuer = 8
 	// afterFailure is the shortest time until a certificate is looked at again
 	// whose attempt could not even be noted, because the bus is gone.
 	afterFailure = 5 * time.Second
@@ -35,6 +33,8 @@ func (m *Manager) Run(ctx context.Context) {
 	s := newScheduler(ctx, m)
 	m.live.Store(s.view)
 	defer m.live.Store(nil)
+	m.running.Store(s)
+	defer m.running.Store(nil)
 	hosts := newHosts(m, m.keys)
 	for _, from := range append(s.sources(), hosts.sources(ctx)...) {
 		s.work.Go(func() { m.follow(ctx, from) })
@@ -57,6 +57,10 @@ type scheduler struct {
 	view    *view
 	accused chan struct{}           // wakes who answers evidence
 	read    map[string]bus.Position // by scope, how far a pass has read
+	// attempt makes the next generation by an issuer.
+	attempt func(ctx context.Context, c *Managed, issuer, reason string) (*Managed, error)
+	// ask asks the CA of the newest generation when to renew it.
+	ask func(ctx context.Context, c *Managed) (*Managed, error)
 
 	mu       sync.Mutex
 	known    map[string]*Managed      // guarded by mu; the newest state by id
@@ -66,7 +70,12 @@ type scheduler struct {
 	tallies  map[string]*tally        // guarded by mu; by group
 	evidence map[string]evidence      // guarded by mu; that the log went back, by who gave it
 	anew     map[string]bool          // guarded by mu; ids seen since the log was replaced; nil if all are
-	slots    map[string]chan struct{} // guarded by mu; by issuer
+	lanes    map[string]*lane         // guarded by mu; by issuer
+	queued   map[string]string        // guarded by mu; by id, for which issuer it waits
+	instead  map[string]string        // guarded by mu; by id, who is asked in place of an issuer whose budget is used up
+	paused   map[string]bool          // guarded by mu; issuers
+	unasked  map[string]time.Time     // guarded by mu; by id, until when a CA is left alone that did not answer
+	set      *settings                // guarded by mu; nil until they were read
 	caught   bool                     // guarded by mu; all copies were seen
 }
 
@@ -74,7 +83,9 @@ func newScheduler(ctx context.Context, m *Manager) *scheduler {
 	s := &scheduler{
 		m: m, ctx: ctx, view: newView(m), known: make(map[string]*Managed), busy: make(map[string]bool),
 		copies: make(map[string]event.Version), tallies: make(map[string]*tally), evidence: make(map[string]evidence),
-		read: make(map[string]bus.Position), slots: make(map[string]chan struct{}), wake: make(chan struct{}, 1), accused: make(chan struct{}, 1),
+		read: make(map[string]bus.Position), lanes: make(map[string]*lane), queued: make(map[string]string),
+		instead: make(map[string]string), paused: make(map[string]bool), unasked: make(map[string]time.Time),
+		wake: make(chan struct{}, 1), accused: make(chan struct{}, 1), attempt: m.scheduled,
 	}
 	s.view.proofs = s.proven
 	return s
@@ -83,6 +94,8 @@ func newScheduler(ctx context.Context, m *Manager) *scheduler {
 // sources are all that is looked at.
 func (s *scheduler) sources() []source {
 	return append(s.view.sources(s.ctx),
+		source{from: s.m.log, scope: event.ConfigKey, take: s.takeConfig},
+		source{from: s.m.log, scope: event.ControlScope, take: s.takeControl, lost: s.lostControls},
 		source{from: s.m.log, scope: event.StateScope, take: s.takeState, lost: s.lostStates},
 		source{from: s.m.log, scope: groupsScope, take: s.takeCopy, lost: s.lostCopies})
 }
@@ -206,69 +219,55 @@ func (s *scheduler) loop() {
 	}
 }
 
-// start starts what is due and returns the time until the next is.
+// start starts what is due and returns the time until something else is.
 func (s *scheduler) start() time.Duration {
 	s.m.count(func(s *Stats) { s.LastPass = time.Now() })
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	wait := time.Minute // timers sleep with the machine: look at the clock now and then
 	for len(s.due) > 0 {
 		next := s.due[0]
-		if wait := time.Until(next.at); wait > 0 {
-			return min(wait, time.Minute) // timers sleep with the machine: look at the clock now and then
+		if left := time.Until(next.at); left > 0 {
+			wait = min(wait, left)
+			break
 		}
 		heap.Pop(&s.due)
 		c := s.known[next.id]
-		if c == nil || c.Position != next.position || s.busy[c.ID] {
-			continue // an older plan, or done when the work ends
+		switch {
+		case c == nil || c.Position != next.position || s.busy[c.ID]: // an older plan, or done when the work ends
+		case next.ask:
+			s.askLocked(c)
+		default:
+			s.startLocked(c)
 		}
-		s.startLocked(c)
 	}
-	return time.Minute
+	return min(wait, s.feedLocked())
 }
 
 func (s *scheduler) startLocked(c *Managed) {
 	if s.uncopiedLocked(c) {
-		s.goLocked(c, func() (*Managed, error) { return c, s.m.copy(s.ctx, c) })
+		s.goLocked(c, func() (*Managed, error) { return c, s.m.copy(s.ctx, c) }, nil)
 		return
 	}
-	if c.Removed {
+	if c.Removed || c.Pause != nil {
 		return
 	}
-	if at := c.RenewAt(); time.Until(at) > 0 { // the clock was set back since it was planned
+	if at := c.dueAt(); time.Until(at) > 0 { // the clock was set back since it was planned
 		s.due.push(c.ID, c.Position, at)
 		return
 	}
-	if wait := s.m.claimed(c); wait > 0 {
-		s.due.push(c.ID, c.Position, time.Now().Add(wait)) // another manager is at it
-		return
-	}
-	slot := s.slots[c.Spec.Issuer]
-	if slot == nil {
-		slot = make(chan struct{}, perIssuer)
-		s.slots[c.Spec.Issuer] = slot
-	}
-	s.goLocked(c, func() (*Managed, error) {
-		select {
-		case slot <- struct{}{}:
-		case <-s.ctx.Done():
-			return nil, s.ctx.Err()
-		}
-		defer func() { <-slot }()
-		return s.m.attempt(s.ctx, c, c.reason())
-	})
+	s.queueLocked(c)
 }
 
-// goLocked runs work for c and plans c anew when it ends.
-func (s *scheduler) goLocked(c *Managed, work func() (*Managed, error)) {
+// goLocked runs work for c and plans c anew when it ends. endedLocked, if not nil,
+// is told of that, and says what a failure waits for, in place of afterFailure.
+func (s *scheduler) goLocked(c *Managed, work func() (*Managed, error), endedLocked func(error) time.Duration) {
 	s.busy[c.ID] = true
 	s.work.Go(func() {
 		done, err := work()
-		var wait time.Duration
-		if err != nil {
-			wait = afterFailure
-			if !conflict(err) && s.ctx.Err() == nil {
-				s.m.logger.Warn("a managed certificate needs another attempt", "managed_id", c.ID, "error", err)
-			}
+		var held *HeldError
+		if err != nil && !conflict(err) && !errors.As(err, &held) && s.ctx.Err() == nil {
+			s.m.logger.Warn("a managed certificate needs another attempt", "managed_id", c.ID, "error", err)
 		}
 		s.mu.Lock()
 		delete(s.busy, c.ID)
@@ -279,6 +278,13 @@ func (s *scheduler) goLocked(c *Managed, work func() (*Managed, error)) {
 			if s.copies[c.ID].Less(done.Version) {
 				s.copies[c.ID] = done.Version
 			}
+		}
+		wait := afterFailure
+		if endedLocked != nil {
+			wait = endedLocked(err)
+		}
+		if err == nil {
+			wait = 0
 		}
 		if now := s.known[c.ID]; now != nil {
 			s.planLocked(now, wait)

@@ -14,6 +14,9 @@ import (
 const (
 	// maxHold is after how long a certificate is looked at again that is held.
 	maxHold = 24 * time.Hour
+	// inDanger is when a certificate is in danger however long it lived: seven daily
+	// attempts are left.
+	inDanger = 7 * 24 * time.Hour
 	// recallAfter is how long a generation is kept that the CA wants replaced.
 	recallAfter = time.Hour
 )
@@ -169,16 +172,18 @@ func (c *Managed) heldUntil() time.Time {
 	if c.Certificate == nil {
 		return until
 	}
-	r := c.rules()
-	latest := r.Danger()
+	latest := c.danger()
 	if c.Changed.After(latest) {
-		latest = r.Last()
+		latest = c.last()
 	}
-	if until.After(latest) {
-		return latest
-	}
-	return until
+	return sooner(until, latest)
 }
+
+// danger is from when on little is left of the newest generation, and last from
+// when on next to nothing is: a tenth and a twentieth of its lifetime, at most a
+// week and half of it.
+func (c *Managed) danger() time.Time { return later(c.rules().Danger(), c.end().Add(-inDanger)) }
+func (c *Managed) last() time.Time   { return later(c.rules().Last(), c.end().Add(-inDanger/2)) }
 
 // soonest is a time that another machine wrote down, but no later than the wait
 // that it meant, counted from when it was seen here: its clock may be years

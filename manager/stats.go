@@ -14,13 +14,20 @@ type Stats struct {
 	// ReceiptsRefused counts receipts that the member did not sign, and
 	// ProofsRefused what replicas gave as proof and is none.
 	ReceiptsRefused, ProofsRefused uint64
+	// Queues are what Run has due and under way, by issuer; those in which nothing
+	// is are left out.
+	Queues []QueueStats
 }
 
 // Stats returns what the manager has done.
 func (m *Manager) Stats() Stats {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.stats
+	stats := m.stats
+	m.mu.Unlock()
+	if s := m.running.Load(); s != nil {
+		stats.Queues = s.queues()
+	}
+	return stats
 }
 
 func (m *Manager) count(change func(*Stats)) {

@@ -23,6 +23,17 @@ type Urgency struct {
 	First bool
 }
 
+// Compare returns -1 if u goes before v, 1 if v does, and else 0.
+func (u Urgency) Compare(v Urgency) int {
+	if n := u.By.Compare(v.By); n != 0 || u.First == v.First {
+		return n
+	}
+	if u.First {
+		return -1
+	}
+	return 1
+}
+
 // Put adds a key, or moves it to where it belongs by now.
 func (q *Queue) Put(key string, u Urgency) {
 	if i := q.index[key]; i != nil {
@@ -73,13 +84,7 @@ func (q queue) Len() int { return len(q) }
 
 func (q queue) Less(i, j int) bool {
 	a, b := q[i], q[j]
-	if n := a.By.Compare(b.By); n != 0 {
-		return n < 0
-	}
-	if a.First != b.First {
-		return a.First
-	}
-	return cmp.Less(a.key, b.key)
+	return cmp.Or(a.Compare(b.Urgency), cmp.Compare(a.key, b.key)) < 0
 }
 
 func (q queue) Swap(i, j int) {
