@@ -66,6 +66,8 @@ solver < internal/acmetest                       # its name server answers dns-0
 NONE < internal/resolve                          # the manager's and the issuer's questions
 issuer, solver, internal/resolve, internal/crash < issuer/acme
 solver, internal/resolve < solver/dns
+keyturn, issuer/acme, solver/http01, solver/tlsalpn01 < acme  # a server without bus and manager
+internal/names, internal/schedule, internal/durable < acme
 
 NONE < doctor                                    # it knows crypto/tls alone
 NONE < internal/schedule, internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
