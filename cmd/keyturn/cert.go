@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -26,7 +24,8 @@ it, with a new key. An id may be given by any start of it that is unambiguous.
 These commands work on the bus directly. They find it, and an identity, in the
 data directory of a running instance or one that "keyturn manager add" made, or
 through --bus, --creds and --identity.`,
-		newCertMk(), newCertLs(), newCertCat(), newCertRenewable(), newCertRenew(), newCertRm(), newCertHistory()))
+		newCertMk(), newCertLs(), newCertCat(), newCertRenewable(), newCertRenew(), newCertPause(), newCertResume(),
+		newCertRm(), newCertHistory()))
 }
 
 // certRow is a managed certificate in lists.
@@ -144,75 +143,6 @@ sealed private key included. The private key itself is never printed.`,
 	})
 }
 
-func newCertRenew() *cobra.Command {
-	var g, reason string
-	cmd := oneID(&cobra.Command{
-		Use:   "renew ID | renew --group GROUP",
-		Short: "Renew managed certificates now, whether they are due or not",
-		Long: `Makes the next generation now, whether it is due or not: the same id, names,
-issuer and key type, a new key. Returns when the generation is on the bus. If
-another manager is at it, waits for that one's generation.
-
---group renews all certificates of a group. They are marked first, so that a
-running manager goes on where this command is interrupted.`,
-		Example: "  keyturn cert renew dSkmimj51P8 --wait served\n  keyturn cert renew --group web --reason compromised",
-		RunE: func(cmd *cobra.Command, ids []string) error {
-			if reason != event.ReasonRekey && reason != event.ReasonCompromised {
-				return usagef("--reason is %q: %s and %s are known", reason, event.ReasonRekey, event.ReasonCompromised)
-			}
-			if _, err := wantsWait(cmd); err != nil {
-				return err
-			}
-			if g != "" {
-				return renewGroup(cmd, g, reason)
-			}
-			return onOne(cmd, ids[0], func(ctx context.Context, m *manager.Manager, c *manager.Managed) error {
-				c, err := m.Renew(ctx, c.ID, reason)
-				if err != nil {
-					return err
-				}
-				return errors.Join(done(cmd, rowOf(c), "%s is renewed: %s", c.ID, made(c)), waitIfAsked(ctx, cmd, m, c))
-			})
-		},
-	})
-	one := cmd.Args
-	cmd.Args = func(cmd *cobra.Command, ids []string) error {
-		if g == "" {
-			return one(cmd, ids)
-		}
-		if len(ids) > 0 {
-			return usagef("an ID and --group exclude each other")
-		}
-		if err := event.CheckName(g); err != nil {
-			return usagef("--group: %w", err)
-		}
-		return nil
-	}
-	cmd.Flags().StringVar(&g, "group", "", "all certificates of this group")
-	cmd.Flags().StringVar(&reason, "reason", event.ReasonRekey, "why, for the history: "+event.ReasonRekey+" or "+event.ReasonCompromised)
-	completeFlag(cmd, "reason", event.ReasonRekey, event.ReasonCompromised)
-	completeGroupFlag(cmd)
-	return addWaitFlag(cmd)
-}
-
-// renewGroup marks the certificates of a group and makes what is marked.
-func renewGroup(cmd *cobra.Command, name, reason string) error {
-	return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
-		n, err := m.RenewGroup(ctx, name, reason)
-		if n == 0 && err != nil {
-			return err
-		}
-		if err != nil {
-			return fmt.Errorf("not all of the %d certificates of group %s that are marked were made anew; whoever runs tries again: %w", n, name, err)
-		}
-		errs := []error{done(cmd, map[string]any{"group": name, "renewed": n}, "%d certificates of group %s are renewed", n, name)}
-		if wait, _ := wantsWait(cmd); wait { // checked already
-			errs = append(errs, waitGroup(ctx, cmd, m, name))
-		}
-		return errors.Join(errs...)
-	})
-}
-
 // made says in a few words what the newest generation is.
 func made(c *manager.Managed) string {
 	return fmt.Sprintf("generation %d, serial %s, expires %s", c.Generation, serial(c), stamp(expiry(c)))
@@ -236,50 +166,6 @@ certificate: whoever has its key can use it until it expires.`,
 					return err
 				}
 				return done(cmd, map[string]any{"id": c.ID, "removed": true}, "%s is removed; it is not revoked", c.ID)
-			})
-		},
-	})
-}
-
-// historyRow is a generation in the history.
-type historyRow struct {
-	Epoch      uint64     `json:"epoch"`
-	Generation uint64     `json:"generation"`
-	At         time.Time  `json:"at"`
-	Manager    string     `json:"manager"`
-	Reason     string     `json:"reason"`
-	Serial     string     `json:"serial,omitempty"`
-	Expires    *time.Time `json:"expires,omitempty"`
-}
-
-func historyOf(c *manager.Managed) []historyRow {
-	out := make([]historyRow, 0, len(c.History))
-	for _, r := range c.History {
-		h := historyRow{Epoch: r.Epoch, Generation: r.Generation, At: r.At, Manager: r.Manager.String(), Reason: r.Reason, Serial: fmt.Sprintf("%x", r.Serial)}
-		if !r.NotAfter.IsZero() {
-			h.Expires = &r.NotAfter
-		}
-		out = append(out, h)
-	}
-	return out
-}
-
-func newCertHistory() *cobra.Command {
-	return oneID(&cobra.Command{
-		Use:   "history ID",
-		Short: "List the generations of a managed certificate",
-		Long: fmt.Sprintf(`Lists the last %d generations: when, by which manager (the id of its signing
-key), why (new, renewal, rekey, removed), serial and expiry. A removed
-certificate is found by its whole id.`, event.MaxHistory),
-		RunE: func(cmd *cobra.Command, id []string) error {
-			return onOne(cmd, id[0], func(_ context.Context, _ *manager.Manager, c *manager.Managed) error {
-				return printList(cmd, historyOf(c), []string{"Generation", "When", "Manager", "Why", "Serial", "Expires"}, func(r historyRow) []string {
-					expires := "-"
-					if r.Expires != nil {
-						expires = stamp(*r.Expires)
-					}
-					return []string{strconv.FormatUint(r.Generation, 10), stamp(r.At), r.Manager, r.Reason, cmp.Or(r.Serial, "-"), expires}
-				})
 			})
 		},
 	})

@@ -33,8 +33,13 @@ type detail struct {
 	Generation  uint64             `json:"generation"`
 	Removed     bool               `json:"removed"`
 	RenewAt     *time.Time         `json:"renew_at,omitempty"`
+	Renewal     *renewalDetail     `json:"renewal,omitempty"` // what the CA says of when to renew
 	Claim       *claimDetail       `json:"claim,omitempty"`
+	Mark        *markDetail        `json:"mark,omitempty"`
+	Order       *orderDetail       `json:"order,omitempty"`
 	Failure     *failureDetail     `json:"failure,omitempty"`
+	Hold        *holdDetail        `json:"hold,omitempty"`
+	Pause       *pauseDetail       `json:"pause,omitempty"`
 	Certificate *certificateDetail `json:"certificate,omitempty"`
 	History     []historyRow       `json:"history"`
 }
@@ -44,13 +49,6 @@ type claimDetail struct {
 	Reason     string    `json:"reason"`
 	Manager    string    `json:"manager_instance"`
 	At         time.Time `json:"at"`
-}
-
-type failureDetail struct {
-	Attempts uint64    `json:"attempts"`
-	At       time.Time `json:"at"`
-	Next     time.Time `json:"next"`
-	Message  string    `json:"message"`
 }
 
 type certificateDetail struct {
@@ -81,9 +79,7 @@ func detailOf(c *manager.Managed) (*detail, error) {
 	if c.Claim != nil {
 		d.Claim = &claimDetail{c.Claim.Generation, c.Claim.Reason, c.Claim.Owner, c.Claim.At}
 	}
-	if c.Failure != nil {
-		d.Failure = &failureDetail{c.Failure.Attempts, c.Failure.At, c.Failure.Next, c.Failure.Message}
-	}
+	d.underWay(c)
 	leaf, err := c.Leaf()
 	if leaf == nil || err != nil {
 		return d, err

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,20 +16,27 @@ import (
 )
 
 func newCertRenewable() *cobra.Command {
-	var first, all bool
+	var first, renew, all bool
 	cmd := &cobra.Command{
 		Use:   "renewable [YYYY-MM-DD]",
-		Short: "List what is due for renewal, and renew it if told to",
+		Short: "List what is due for renewal, and why, and renew it if told to",
 		Long: `Lists the managed certificates that are due now, or that will be by the end of
-that day (UTC), the longest due first. Without a flag it changes nothing.
+that day (UTC), the longest due first, and says why then: by the rule or
+renew_before, by what the CA suggests, because somebody or something wants it anew,
+or because the last attempt failed. --all lists the others, too, and what keeps
+them: a budget that is used up, a pause, a manager that is at it. Without another
+flag it changes nothing.
 
---renew-all renews what it lists; one failure does not stop the rest, and makes
+--renew-all renews what is due; one failure does not stop the rest, and makes
 the exit code 1. Cron and timers use "keyturn renew --due", which does all that
 a manager does.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, day []string) error {
-			if first && all {
+			if first && renew {
 				return usagef("--renew-first and --renew-all exclude each other")
+			}
+			if all && (first || renew) {
+				return usagef("--all only lists: give it without --renew-first and --renew-all")
 			}
 			by := time.Now()
 			if len(day) == 1 {
@@ -41,24 +47,37 @@ a manager does.`,
 				by = d.AddDate(0, 0, 1).Add(-1)
 			}
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
-				list, err := m.List(ctx)
-				due := slices.DeleteFunc(list, func(c *manager.Managed) bool { return c.RenewAt().After(by) })
-				slices.SortStableFunc(due, func(a, b *manager.Managed) int { return a.RenewAt().Compare(b.RenewAt()) })
+				due, err := renewable(ctx, m, by, all)
 				if first && len(due) > 1 {
 					due = due[:1]
 				}
-				if first || all {
+				if first || renew {
 					return errors.Join(renewEach(cmd, m, due), err)
 				}
-				return errors.Join(printList(cmd, rows(due), []string{"Id", "RenewAt", "Names"}, func(r certRow) []string {
-					return []string{r.ID, stamp(r.RenewAt), strings.Join(r.Names, ",")}
+				return errors.Join(printList(cmd, due, []string{"Id", "RenewAt", "Due", "Why", "Names"}, func(r explainedRow) []string {
+					return []string{r.ID, stamp(r.at), r.due(), r.why(), strings.Join(r.Names, ",")}
 				}), err)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&first, "renew-first", false, "renew the one that is due longest")
-	cmd.Flags().BoolVar(&all, "renew-all", false, "renew all of them; --timeout is for each")
+	cmd.Flags().BoolVar(&renew, "renew-all", false, "renew all of them; --timeout is for each")
+	cmd.Flags().BoolVar(&all, "all", false, "list what is not due, too")
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	return cmd
+}
+
+// renewable returns what is due by a time, or everything, the longest due first.
+func renewable(ctx context.Context, m *manager.Manager, by time.Time, all bool) ([]explainedRow, error) {
+	list, err := m.List(ctx)
+	var due []explainedRow
+	for _, c := range list {
+		if r := explained(ctx, m, c); all || !r.at.IsZero() && !r.at.After(by) {
+			due = append(due, r)
+		}
+	}
+	byTime(due)
+	return due, err
 }
 
 // renewal is what became of one.
@@ -75,7 +94,7 @@ func renewOne(cmd *cobra.Command, m *manager.Manager, id string) (*manager.Manag
 }
 
 // renewEach renews one after the other and reports each as it is done.
-func renewEach(cmd *cobra.Command, m *manager.Manager, due []*manager.Managed) error {
+func renewEach(cmd *cobra.Command, m *manager.Manager, due []explainedRow) error {
 	asJSON, err := formatOf(cmd)
 	if err != nil {
 		return err
@@ -84,7 +103,7 @@ func renewEach(cmd *cobra.Command, m *manager.Manager, due []*manager.Managed) e
 	failed := 0
 	for _, c := range due {
 		done, err := renewOne(cmd, m, c.ID)
-		r := renewal{certRow: rowOf(c)}
+		r := renewal{certRow: c.certRow}
 		line := "failed: "
 		if err != nil {
 			failed++
@@ -96,7 +115,7 @@ func renewEach(cmd *cobra.Command, m *manager.Manager, due []*manager.Managed) e
 		}
 		results = append(results, r)
 		if !asJSON {
-			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", c.ID, strings.Join(c.Spec.Names, ","), line); err != nil {
+			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", c.ID, strings.Join(c.Names, ","), line); err != nil {
 				return err
 			}
 		}
