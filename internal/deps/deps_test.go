@@ -68,6 +68,12 @@ issuer, solver, internal/resolve, internal/crash < issuer/acme
 solver, internal/resolve < solver/dns
 keyturn, issuer/acme, solver/http01, solver/tlsalpn01 < acme  # a server without bus and manager
 internal/names, internal/schedule, internal/durable < acme
+solver/dns < solver/dns/internal/lego, solver/dns/exec, solver/dns/rfc2136
+solver/dns/internal/lego < solver/dns/azure, solver/dns/cloudflare, solver/dns/desec, solver/dns/digitalocean, solver/dns/gandi
+solver/dns/internal/lego < solver/dns/google, solver/dns/hetzner, solver/dns/ovh, solver/dns/powerdns, solver/dns/route53
+NONE < solver/dns/internal/endpoint              # secrets are posted in one place
+solver/dns, solver/dns/internal/endpoint < solver/dns/webhook, solver/dns/acmedns
+EVERYTHING < internal/solvers                    # it links all services; programs alone import it
 
 NONE < doctor                                    # it knows crypto/tls alone
 NONE < internal/schedule, internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
