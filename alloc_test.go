@@ -21,6 +21,8 @@ func TestChoosingDoesNotAllocate(t *testing.T) {
 	put(t, &store, "id", root.leaf(t, names("www.example.com", "*.example.com", "192.0.2.1", "2001:db8::1", long)))
 	put(t, &store, "default", root.leaf(t, names("default.test")))
 	store.SetDefault("default")
+	answer := root.leaf(t, names("www.example.com"))
+	store.SetChallenges(map[string]*tls.Certificate{"www.example.com": &answer})
 
 	tcp := func(ip string) net.Conn { return connTo{addr: &net.TCPAddr{IP: net.ParseIP(ip), Zone: "eth0"}} }
 	for _, test := range []struct {
@@ -41,6 +43,8 @@ func TestChoosingDoesNotAllocate(t *testing.T) {
 		{"IPv6", tls.ClientHelloInfo{Conn: tcp("2001:db8::1")}, "id"},
 		{"other address", tls.ClientHelloInfo{Conn: tcp("192.0.2.2")}, "default"},
 		{"no address", tls.ClientHelloInfo{}, "default"},
+		{"HTTP/2 alone", tls.ClientHelloInfo{ServerName: "www.example.com", SupportedProtos: []string{"h2"}}, "id"},
+		{"a CA's and others", tls.ClientHelloInfo{ServerName: "www.example.com", SupportedProtos: []string{"acme-tls/1", "h2"}}, "id"},
 	} {
 		if got := chosen(t, &store, &test.ClientHelloInfo); got != test.want {
 			t.Errorf("%s: chose %q, want %q", test.what, got, test.want)
@@ -48,6 +52,26 @@ func TestChoosingDoesNotAllocate(t *testing.T) {
 		n := testing.AllocsPerRun(100, func() { store.GetCertificate(&test.ClientHelloInfo) })
 		if n != 0 && !raceDetector {
 			t.Errorf("%s: %v allocations", test.what, n)
+		}
+	}
+}
+
+// Whoever makes up names and asks for the answers to challenges costs nothing, and a CA
+// finds its own without more.
+func TestAnsweringDoesNotAllocate(t *testing.T) {
+	root := newRoot(t, "root")
+	var store keyturn.Store
+	answer := root.leaf(t, names("www.example.com"))
+	store.SetChallenges(map[string]*tls.Certificate{"www.example.com": &answer})
+	for name, want := range map[string]*tls.Certificate{"www.example.com": &answer, "junk.example.com": nil, "": nil} {
+		hello := &tls.ClientHelloInfo{ServerName: name, SupportedProtos: []string{keyturn.ACMETLS1}}
+		n := testing.AllocsPerRun(1000, func() {
+			if got, err := store.GetCertificate(hello); got != want || (err == nil) != (want != nil) {
+				t.Fatal(got, err)
+			}
+		})
+		if n != 0 && !raceDetector {
+			t.Errorf("%q: %v allocations", name, n)
 		}
 	}
 }
