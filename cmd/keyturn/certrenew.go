@@ -32,11 +32,11 @@ another manager is at it, waits for that one's generation.
 --group renews all certificates of a group. They are marked first, so that a
 running manager goes on where this command is interrupted.
 
---all --issuer has everything that an issuer signed made anew by whoever runs, as
-when a CA has to revoke it: what ends soonest goes first, some at once, and no
-faster than the issuer's limits allow. The command marks them and shows how far
-that is; interrupted, or after --timeout, it goes on without it. "keyturn cert
-pause --issuer" stops it, and resume goes on.`,
+--all --issuer makes everything anew that an issuer signed, as when a CA has to
+revoke it: what ends soonest goes first, some at once, and no faster than the
+issuer's limits allow. All of it is marked first, and every manager that runs helps;
+it goes on without this command when that is interrupted or --timeout is over.
+"keyturn cert pause --issuer" stops it, and resume goes on.`,
 		Example: "  keyturn cert renew dSkmimj51P8 --wait served\n  keyturn cert renew --group web --reason compromised\n" +
 			"  keyturn cert renew --all --issuer letsencrypt --timeout 24h",
 		RunE: func(cmd *cobra.Command, ids []string) error {
@@ -126,7 +126,8 @@ type massRow struct {
 	Failed  int    `json:"failed"` // at the last attempt; they are tried again
 }
 
-// renewIssuer marks what an issuer signed, and watches until it is made anew.
+// renewIssuer marks what an issuer signed, works on it as every manager that runs
+// does, and watches until all of it is made anew.
 func renewIssuer(cmd *cobra.Command, issuer, reason string) error {
 	return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
 		if err := knownIssuer(ctx, m, issuer); err != nil {
@@ -136,6 +137,7 @@ func renewIssuer(cmd *cobra.Command, issuer, reason string) error {
 		r := massRow{Issuer: issuer, Marked: len(ids)}
 		p := newProgress(cmd)
 		defer p.end()
+		defer work(ctx, m, ids)()
 		err := m.WatchMarked(ctx, ids, func(done, failed, of int) {
 			r.Renewed, r.Failed = done, failed
 			p.say(issuer, fmt.Sprintf("%d of %d certificates are made anew; the last attempt failed with %d", done, of, failed))
@@ -145,6 +147,21 @@ func renewIssuer(cmd *cobra.Command, issuer, reason string) error {
 		}
 		return errors.Join(marking, err, done(cmd, r, "%d of %d certificates of issuer %s are made anew", r.Renewed, r.Marked, issuer))
 	})
+}
+
+// work makes one pass over some certificates in the background; what fails is noted
+// with each. stop ends it.
+func work(ctx context.Context, m *manager.Manager, ids []string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = m.RenewDue(ctx, manager.DueOptions{Only: ids}) // who watches them sees what came of it
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
 }
 
 // knownIssuer returns an error unless the shared configuration names the issuer,

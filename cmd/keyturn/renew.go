@@ -121,7 +121,7 @@ func (p *duePass) take(results []manager.DueResult) {
 	for _, r := range results {
 		row := dueRow{ID: r.ID, Names: r.Names, Generation: r.Generation}
 		switch {
-		case errors.Is(r.Err, manager.ErrClaimed), errors.Is(r.Err, manager.ErrLeft):
+		case left(r.Err):
 			row.Left = r.Err.Error() // somebody is at it, or will be
 		case r.Err != nil:
 			row.Error = r.Err.Error()
@@ -134,8 +134,14 @@ func (p *duePass) take(results []manager.DueResult) {
 	}
 }
 
+// left reports whether a certificate was not tried, which is no failure.
+func left(err error) bool {
+	var held *manager.HeldError
+	return errors.Is(err, manager.ErrClaimed) || errors.Is(err, manager.ErrLeft) || errors.As(err, &held)
+}
+
 func dueLine(r manager.DueResult) string {
-	if errors.Is(r.Err, manager.ErrClaimed) || errors.Is(r.Err, manager.ErrLeft) {
+	if left(r.Err) {
 		return fmt.Sprintf("%s  %s  left: %v", r.ID, strings.Join(r.Names, ","), r.Err)
 	}
 	if r.Err != nil {

@@ -40,7 +40,7 @@ type fleetMetrics struct{ m *manager.Manager }
 func (c fleetMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descServed, descDelivered, descMembers, descBudget, descReport, descSkew, descDiffers,
-		descRollbacks, descPass, descReceipts, descProofs,
+		descRollbacks, descPass, descReceipts, descProofs, descQueue, descUntil, descPaused,
 	} {
 		ch <- d
 	}
@@ -56,6 +56,7 @@ func (c fleetMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descReceipts, s.ReceiptsRefused)
 	counter(descProofs, s.ProofsRefused)
 	when(ch, descPass, s.LastPass)
+	queues(ch, s.Queues)
 	f := c.m.Live(manager.Query{Counts: true})
 	if f == nil {
 		return

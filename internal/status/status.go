@@ -33,6 +33,7 @@ type Part struct {
 type Status struct {
 	registry *prometheus.Registry
 	logger   *slog.Logger
+	issuers  *issuerCounters
 
 	mu    sync.Mutex
 	parts []Part                      // guarded by mu
@@ -42,6 +43,7 @@ type Status struct {
 // New returns a Status with the metrics of the Go runtime and the process.
 func New(logger *slog.Logger) *Status {
 	s := &Status{registry: prometheus.NewRegistry(), logger: logger, certs: make(map[string]*manager.Managed)}
+	s.issuers = newIssuerCounters(s.registry)
 	s.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -61,6 +63,7 @@ func (s *Status) Add(p Part) {
 func (s *Status) Changed(c *manager.Managed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.issuers.changed(s.certs[c.ID], c)
 	if c.Removed {
 		delete(s.certs, c.ID)
 		return
@@ -69,11 +72,15 @@ func (s *Status) Changed(c *manager.Managed) {
 }
 
 // Due returns how many certificates are overdue, how many of all could not be
-// renewed at the last attempt, and when the next one is due.
+// renewed at the last attempt, and when the next one is due. What is paused is
+// neither.
 func (s *Status) Due(now time.Time) (due, failed int, next time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.certs {
+		if c.Pause != nil {
+			continue
+		}
 		at := c.RenewAt()
 		if at.Before(now) {
 			due++
@@ -129,11 +136,13 @@ func certificateDesc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descExpiration = certificateDesc("expiration_timestamp_seconds", "When the newest generation ends.")
-	descRenewal    = certificateDesc("renewal_timestamp_seconds", "When the next generation is due; back-off included.")
+	descRenewal    = certificateDesc("renewal_timestamp_seconds", "When the next generation is due; what the CA says, back-off and holds included.")
 	descNotBefore  = certificateDesc("not_before_timestamp_seconds", "When the newest generation begins.")
 	descNotAfter   = certificateDesc("not_after_timestamp_seconds", "When the newest generation ends.")
 	descGeneration = certificateDesc("generation", "The newest generation; 0 before the first.")
 	descFailures   = certificateDesc("failed_attempts", "Failed attempts since the newest generation.")
+	descHold       = certificateDesc("held", "1 while the next generation waits for the issuer's limits.")
+	descPause      = certificateDesc("paused", "1 while nobody renews it.")
 	descReady      = certificateDesc("ready_status", "1 for the condition that holds: True while there is a generation and the last attempt did not fail.", "condition")
 )
 
@@ -142,7 +151,7 @@ type certificates Status
 
 // Describe implements prometheus.Collector.
 func (c *certificates) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descExpiration, descRenewal, descNotBefore, descNotAfter, descGeneration, descFailures, descReady} {
+	for _, d := range []*prometheus.Desc{descExpiration, descRenewal, descNotBefore, descNotAfter, descGeneration, descFailures, descHold, descPause, descReady} {
 		ch <- d
 	}
 }
@@ -162,6 +171,8 @@ func (c *certificates) Collect(ch chan<- prometheus.Metric) {
 			failures = float64(m.Failure.Attempts)
 		}
 		gauge(descFailures, failures)
+		gauge(descHold, number(m.Hold != nil))
+		gauge(descPause, number(m.Pause != nil))
 		ready := map[string]float64{"True": 0, "False": 0}
 		if m.Certificate != nil {
 			gauge(descExpiration, float64(m.Certificate.NotAfter.Unix()))

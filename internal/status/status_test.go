@@ -52,7 +52,7 @@ func TestCertificates(t *testing.T) {
 		State: event.State{
 			ID: "AAAAAAAAAAA", Spec: event.Spec{Group: "web", Issuer: "internal"},
 			Version: event.Version{Epoch: 1, Generation: 3},
-			Failure: &event.Failure{Attempts: 2, Next: at},
+			Failure: &event.Failure{Attempts: 2, At: at.Add(-time.Minute), Next: at},
 		},
 		Certificate: &event.Certificate{NotBefore: at.Add(-time.Hour), NotAfter: at.Add(time.Hour)},
 	}
