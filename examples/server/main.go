@@ -38,15 +38,16 @@ func main() {
 	}
 	dir := flag.String("dir", filepath.Join(dev, "joined", "example-server"), "directory that `keyturn replica join` made")
 	listen := flag.String("listen", "127.0.0.1:9443", "address to listen on")
+	plain := flag.String("http", "", "address to answer the http-01 challenges of CAs on, which ask port 80 (default: none)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, *dir, *listen); err != nil {
+	if err := serve(ctx, *dir, *listen, *plain); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func serve(ctx context.Context, dir, listen string) error {
+func serve(ctx context.Context, dir, listen, plain string) error {
 	// ------------------------------------------------------------------------
 	certificates, err := replica.Open(ctx, replica.Config{Dir: dir})
 	if err != nil {
@@ -56,16 +57,35 @@ func serve(ctx context.Context, dir, listen string) error {
 	server := &http.Server{Addr: listen, Handler: http.HandlerFunc(hello), TLSConfig: certificates.Store().ServerConfig()}
 	// ------------------------------------------------------------------------
 
+	log.Printf("serving on https://%s/ with the certificates of %s", listen, dir)
+	https := func() error { return server.ListenAndServeTLS("", "") }
+	if plain == "" {
+		return run(ctx, server, https)
+	}
+	// What else comes to the plain port is 404: a redirect would take the place of nil.
+	challenges := &http.Server{Addr: plain, Handler: certificates.HTTPHandler(nil)}
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan error)
+	go func() {
+		defer stop() // one does not go on without the other
+		ended <- run(ctx, challenges, challenges.ListenAndServe)
+	}()
+	err = run(ctx, server, https)
+	stop()
+	return errors.Join(err, <-ended)
+}
+
+// run serves until the context ends.
+func run(ctx context.Context, server *http.Server, listen func() error) error {
 	server.ReadHeaderTimeout = 10 * time.Second
 	server.ErrorLog = slog.NewLogLogger(slog.Default().Handler(), slog.LevelDebug)
-	stopped := make(chan error)
+	stopped := make(chan error, 1)
 	context.AfterFunc(ctx, func() {
 		wait, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		stopped <- server.Shutdown(wait)
 	})
-	log.Printf("serving on https://%s/ with the certificates of %s", listen, dir)
-	if err := server.ListenAndServeTLS("", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := listen(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return <-stopped

@@ -3,6 +3,7 @@
 package acmetest
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"io"
@@ -28,6 +29,9 @@ import (
 type Options struct {
 	// DNS is what the CA asks. Nil: one of its own.
 	DNS *DNS
+	// Resolver is a name server, HOST:PORT, that it asks in the place of DNS; "" is
+	// none.
+	Resolver string
 	// HTTPPort and TLSPort are where it validates http-01 and tls-alpn-01. 0: a
 	// free port, to be read from the CA.
 	HTTPPort, TLSPort int
@@ -132,7 +136,7 @@ func (c *CA) pebbleFor(o Options) (*wfe.WebFrontEndImpl, error) {
 		o.CAAIdentities = []string{"pebble.letsencrypt.org"}
 	}
 	c.pebble = ca.New(logger, store, "", "ecdsa", o.AlternateRoots, max(o.ChainLength, 1), profiles(o.Profiles))
-	validator := va.New(logger, c.HTTPPort, c.TLSPort, false, o.DNS.Addr(), store)
+	validator := va.New(logger, c.HTTPPort, c.TLSPort, false, cmp.Or(o.Resolver, o.DNS.Addr()), store)
 	front := wfe.New(logger, store, validator, c.pebble, o.CAAIdentities, false, len(o.EAB) > 0, o.RetryAfter, o.RetryAfter)
 	return &front, nil
 }

@@ -175,6 +175,15 @@ func (h *Host) Listen(port int) (l net.Listener, err error) {
 	return l, err
 }
 
+// ListenPacket is Listen over UDP.
+func (h *Host) ListenPacket(port int) (p net.PacketConn, err error) {
+	err = h.there(func() error {
+		p, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(h.IP), Port: port})
+		return err
+	})
+	return p, err
+}
+
 // there runs f on the host, to whose network belong the sockets that it
 // makes. It must make them in its own goroutine, as package net does for IP addresses.
 func (h *Host) there(f func() error) error {

@@ -49,6 +49,14 @@ func check(t *testing.T, n *Network) {
 	if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
 		t.Errorf("%q, %v", got, err)
 	}
+	packets, err := a.ListenPacket(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	if ip := packets.LocalAddr().(*net.UDPAddr).IP.String(); ip != a.IP {
+		t.Errorf("packets are for %s, want %s", ip, a.IP)
+	}
 	if _, err := b.Dial(t.Context(), b.IP+":1"); err == nil {
 		t.Error("a connection to where nobody listens")
 	}
