@@ -23,13 +23,14 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/membus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/acmetest"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/seal"
 )
 
 func TestMain(m *testing.M) {
 	bus.Register(usersDriver{}, "users")
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, acmetest.IgnorePebble())
 }
 
 const sharedConfig = `

@@ -39,6 +39,13 @@
 // there; what follows is fetched from the bus again. The last three files are
 // kept, but for those that only a former key of the group opens.
 //
+// # Challenges of CAs
+//
+// Where an ACME CA looks whether the group controls a name, every replica gives the
+// answer that a manager has signed, until it is taken back or expires: by TLS inside of
+// the Store's own configs (see keyturn.Store.SetChallenges), and by plain HTTP where
+// [Replica.HTTPHandler] serves port 80. Nothing else has to be set up.
+//
 // # Members
 //
 // In a joined directory the replica follows three things more. Its member's
