@@ -73,6 +73,7 @@ solver/dns/internal/lego < solver/dns/azure, solver/dns/cloudflare, solver/dns/d
 solver/dns/internal/lego < solver/dns/google, solver/dns/hetzner, solver/dns/ovh, solver/dns/powerdns, solver/dns/route53
 NONE < solver/dns/internal/endpoint              # secrets are posted in one place
 solver/dns, solver/dns/internal/endpoint < solver/dns/webhook, solver/dns/acmedns
+solver/dns < solver/dns/internal/apitest
 EVERYTHING < internal/solvers                    # it links all services; programs alone import it
 
 NONE < doctor                                    # it knows crypto/tls alone

@@ -4,11 +4,13 @@ package lego
 
 import (
 	"crypto/rand"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
 
 	"github.com/go-acme/lego/v5/challenge/dns01"
+	"github.com/go-acme/lego/v5/log"
 	mdns "github.com/miekg/dns"
 
 	"github.com/keyturn/keyturn/solver/dns"
@@ -43,6 +45,8 @@ func start() (*server, error) {
 		return nil, err
 	}
 	s := &server{aliases: make(map[string]string), zones: make(map[string]int)}
+	// Its log speaks of the invented names; what matters is in its errors.
+	log.SetDefault(slog.New(slog.DiscardHandler))
 	go func() { _ = (&mdns.Server{Listener: l, Handler: s}).ActivateAndServe() }() // ends with the process
 	dns01.SetDefaultClient(dns01.NewClient(&dns01.Options{RecursiveNameservers: []string{l.Addr().String()}, TCPOnly: true}))
 	process.server = s
