@@ -217,6 +217,13 @@ func (r *Renewal) fields(f *codec) {
 	f.time(renewalNext, &r.Next)
 }
 
+// Fit leaves out what came from a CA and has no room.
+func (r *Renewal) Fit() {
+	if len(r.Explanation) > maxURL {
+		r.Explanation = ""
+	}
+}
+
 // A Hold is until when, and why, nothing is asked of a CA that would refuse it:
 // a budget is used up. It is no failure.
 type Hold struct {

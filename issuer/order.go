@@ -52,6 +52,12 @@ type OrderStatus struct {
 	Expires     time.Time // zero if the CA did not say
 }
 
+// A Keeper is an Orderer from which a certificate can be had once more.
+type Keeper interface {
+	// Certificate returns the chain that an order became, as Issue does.
+	Certificate(ctx context.Context, order string) (chain [][]byte, err error)
+}
+
 // A Revoker is an Issuer that can take back what it signed.
 type Revoker interface {
 	// Revoke revokes the certificate. With key, its private key, that is the proof

@@ -3,6 +3,7 @@
 package manager
 
 import (
+	"context"
 	"time"
 
 	"github.com/keyturn/keyturn/config"
@@ -14,8 +15,8 @@ import (
 // localIssuer is the type "local", the built-in CA: it keeps its keys.
 type localIssuer struct{}
 
-func (localIssuer) found(m *Manager, s *event.IssuerState, c config.Issuer) error {
-	ca, err := localca.New(localConfig(c.Local))
+func (localIssuer) found(m *Manager, s *event.IssuerState, shared *config.Shared) error {
+	ca, err := localca.New(localConfig(shared.Issuers[s.Name].Local))
 	if err != nil {
 		return err
 	}
@@ -24,8 +25,12 @@ func (localIssuer) found(m *Manager, s *event.IssuerState, c config.Issuer) erro
 	return err
 }
 
-func (localIssuer) open(m *Manager, s *event.IssuerState, c config.Issuer) (issuer.Issuer, error) {
-	return localca.Open(m.identity.Sealing, s.Associated(m.tenant), s.Sealed, localConfig(c.Local))
+func (localIssuer) open(m *Manager, s *event.IssuerState, shared *config.Shared) (issuer.Issuer, error) {
+	return localca.Open(m.identity.Sealing, s.Associated(m.tenant), s.Sealed, localConfig(shared.Issuers[s.Name].Local))
+}
+
+func (localIssuer) enrol(context.Context, *Manager, issuer.Issuer, *event.IssuerState, *config.Shared) (*event.IssuerState, error) {
+	return nil, nil
 }
 
 func (localIssuer) tell(*Manager, *event.IssuerState, config.Issuer, *IssuerInfo) error { return nil }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
@@ -20,17 +21,25 @@ import (
 type issuerType interface {
 	// found completes what an issuer keeps that is used for the first time. It asks
 	// nobody.
-	found(m *Manager, s *event.IssuerState, c config.Issuer) error
+	found(m *Manager, s *event.IssuerState, shared *config.Shared) error
 	// open makes the issuer of what it keeps, which is of this type. It asks nobody.
-	open(m *Manager, s *event.IssuerState, c config.Issuer) (issuer.Issuer, error)
+	open(m *Manager, s *event.IssuerState, shared *config.Shared) (issuer.Issuer, error)
+	// enrol asks the CA for what has to be there before it is asked to sign, such as
+	// an account, and returns what the issuer keeps from then on; nil if that is what
+	// it keeps already.
+	enrol(ctx context.Context, m *Manager, i issuer.Issuer, s *event.IssuerState, shared *config.Shared) (*event.IssuerState, error)
 	// tell completes what people are told of an issuer. s is nil if it was never used.
 	tell(m *Manager, s *event.IssuerState, c config.Issuer, i *IssuerInfo) error
 }
 
 // issuerTypes are all types, by their name in the configuration.
 var issuerTypes = map[string]issuerType{
+	"acme":  acmeIssuer{},
 	"local": localIssuer{},
 }
+
+// enrolTimeout bounds what is asked of a CA before it is asked to sign.
+const enrolTimeout = time.Minute
 
 // A cachedIssuer is good while the configuration it was made from, and its
 // state, are the newest.
@@ -39,44 +48,108 @@ type cachedIssuer struct {
 	issuer        issuer.Issuer
 }
 
-// issuer returns the named issuer of the shared configuration.
+// An opening is an issuer that is being made ready to be asked.
+type opening struct {
+	done   chan struct{} // closed when the others are set
+	issuer issuer.Issuer
+	err    error
+	gone   bool // whoever was at it was called off
+}
+
+// issuer returns the named issuer of the shared configuration, ready to be asked.
+// One who wants it makes it ready, and all who want it meanwhile share what comes of
+// that.
 func (m *Manager) issuer(ctx context.Context, name string) (issuer.Issuer, error) {
-	shared, at, err := m.shared(ctx)
-	if err != nil {
-		return nil, err
+	for {
+		m.mu.Lock()
+		o := m.openings[name]
+		if o == nil {
+			o = &opening{done: make(chan struct{})}
+			m.openings[name] = o
+			m.mu.Unlock()
+			o.issuer, o.err = m.ready(ctx, name)
+			o.gone = ctx.Err() != nil
+			m.mu.Lock()
+			delete(m.openings, name)
+			m.mu.Unlock()
+			close(o.done)
+			return o.issuer, o.err
+		}
+		m.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-o.done:
+		}
+		if !o.gone {
+			return o.issuer, o.err
+		}
 	}
-	c, ok := shared.Issuers[name]
-	if !ok {
-		return nil, noIssuer(name)
+}
+
+// ready is issuer for the one who is at it.
+func (m *Manager) ready(ctx context.Context, name string) (issuer.Issuer, error) {
+	for {
+		shared, at, err := m.shared(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c, ok := shared.Issuers[name]
+		if !ok {
+			return nil, noIssuer(name)
+		}
+		state, stateAt, err := m.kept(ctx, name, shared)
+		if err != nil {
+			return nil, fmt.Errorf("issuer %q: %w", name, err)
+		}
+		m.mu.Lock()
+		cached := m.issuers[name]
+		m.mu.Unlock()
+		if cached.config == at && cached.state == stateAt {
+			return cached.issuer, nil
+		}
+		i, err := m.openIssuer(state, shared)
+		if err != nil {
+			return nil, &InvalidError{fmt.Sprintf("issuer %q: %v", name, err)}
+		}
+		next, err := m.enrol(ctx, i, c.Type, state, shared)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("issuer %q: %w", name, err)
+		case next == nil:
+			m.mu.Lock()
+			m.issuers[name] = cachedIssuer{at, stateAt, i}
+			m.mu.Unlock()
+			return i, nil
+		}
+		if _, err := m.append(ctx, stateAt, next); err != nil && !conflict(err) {
+			return nil, fmt.Errorf("issuer %q: %w", name, err)
+		}
 	}
-	state, stateAt, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
+}
+
+func (m *Manager) enrol(ctx context.Context, i issuer.Issuer, kind string, s *event.IssuerState, shared *config.Shared) (*event.IssuerState, error) {
+	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
+	defer cancel()
+	return issuerTypes[kind].enrol(ctx, m, i, s, shared)
+}
+
+// kept returns what an issuer keeps, which it gets if it is used for the first
+// time.
+func (m *Manager) kept(ctx context.Context, name string, shared *config.Shared) (*event.IssuerState, bus.Position, error) {
+	s, at, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
 	if isNotFound(err) {
-		state, stateAt, err = m.found(ctx, name, c)
+		return m.found(ctx, name, shared)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("issuer %q: %w", name, err)
-	}
-	m.mu.Lock()
-	cached := m.issuers[name]
-	m.mu.Unlock()
-	if cached.config == at && cached.state == stateAt {
-		return cached.issuer, nil
-	}
-	ca, err := m.openIssuer(state, c)
-	if err != nil {
-		return nil, &InvalidError{fmt.Sprintf("issuer %q: %v", name, err)}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.issuers[name] = cachedIssuer{at, stateAt, ca}
-	return ca, nil
+	return s, at, err
 }
 
 // found makes an issuer that is used for the first time. Of several managers
 // that do so at once, one's issuer is kept, and all get that.
-func (m *Manager) found(ctx context.Context, name string, c config.Issuer) (*event.IssuerState, bus.Position, error) {
+func (m *Manager) found(ctx context.Context, name string, shared *config.Shared) (*event.IssuerState, bus.Position, error) {
+	c := shared.Issuers[name]
 	s := &event.IssuerState{Name: name, Kind: c.Type}
-	if err := issuerTypes[c.Type].found(m, s, c); err != nil {
+	if err := issuerTypes[c.Type].found(m, s, shared); err != nil {
 		return nil, bus.Position{}, err
 	}
 	at, err := m.append(ctx, bus.Position{}, s)
@@ -86,20 +159,25 @@ func (m *Manager) found(ctx context.Context, name string, c config.Issuer) (*eve
 	return s, at, err
 }
 
-func (m *Manager) openIssuer(s *event.IssuerState, c config.Issuer) (issuer.Issuer, error) {
+func (m *Manager) openIssuer(s *event.IssuerState, shared *config.Shared) (issuer.Issuer, error) {
+	c := shared.Issuers[s.Name]
 	if s.Kind != c.Type {
 		return nil, fmt.Errorf("it was made as type %q and is configured as %q: a new type needs a new name", s.Kind, c.Type)
 	}
-	return issuerTypes[c.Type].open(m, s, c)
+	return issuerTypes[c.Type].open(m, s, shared)
 }
 
 // Roots returns the CA certificates (DER) of a named issuer that is its own
 // root, making the issuer if it was never used.
 func (m *Manager) Roots(ctx context.Context, name string) ([][]byte, error) {
-	if _, err := m.issuer(ctx, name); err != nil {
+	shared, _, err := m.shared(ctx)
+	if err != nil {
 		return nil, err
 	}
-	s, _, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
+	if _, ok := shared.Issuers[name]; !ok {
+		return nil, noIssuer(name)
+	}
+	s, _, err := m.kept(ctx, name, shared)
 	if err != nil {
 		return nil, fmt.Errorf("issuer %q: %w", name, err)
 	}

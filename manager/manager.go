@@ -128,6 +128,7 @@ type Manager struct {
 	seen      map[string]sighting      // guarded by mu; claims by id
 	mine      map[string]int           // guarded by mu; attempts under way by id
 	issuers   map[string]cachedIssuer  // guarded by mu; by name
+	openings  map[string]*opening      // guarded by mu; by issuer
 	strangers map[seal.KeyID]time.Time // guarded by mu; signers that were no managers, and when
 	judged    map[[32]byte]judgement   // guarded by mu; proofs by their SHA-256
 	liars     map[string]bool          // guarded by mu; members whose wrong proofs were logged
@@ -152,7 +153,7 @@ func New(c Config) (*Manager, error) {
 		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked, learnt: c.Learnt, solvers: c.Solvers,
 		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
 		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
-		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer),
+		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer), openings: make(map[string]*opening),
 		strangers: make(map[seal.KeyID]time.Time),
 		judged:    make(map[[32]byte]judgement), liars: make(map[string]bool),
 		madeSolvers: make(map[string]madeSolver), answers: make(map[string]*answers),

@@ -22,10 +22,12 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/membus"
+	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/acmetest"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/seal"
+	"github.com/keyturn/keyturn/solver"
 )
 
 func TestMain(m *testing.M) {
@@ -46,6 +48,7 @@ type fleet struct {
 	log      bus.Log
 	identity *seal.Identity
 	group    *seal.PrivateKey
+	solver   solver.Solver // answers all challenges; nil: replicas alone do
 }
 
 // newFleet is one without a board: nothing happens on it but renewals, and a
@@ -89,11 +92,19 @@ func newFleetOn(t testing.TB, log bus.Log) (*fleet, *Manager) {
 
 func (f *fleet) manager(t testing.TB, instance string) *Manager {
 	t.Helper()
-	m, err := New(Config{Log: f.log, Identity: f.identity, Instance: instance, Logger: slog.New(slog.DiscardHandler)})
+	c := Config{Log: f.log, Identity: f.identity, Instance: instance, Logger: slog.New(slog.DiscardHandler)}
+	if f.solver != nil {
+		c.Solvers = f.solvers
+	}
+	m, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m
+}
+
+func (f *fleet) solvers(string, config.Solver, []string) (solver.Solver, []string, error) {
+	return f.solver, solver.Types(), nil
 }
 
 // copyOf returns what stands for replicas.

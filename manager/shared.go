@@ -115,13 +115,13 @@ func (m *Manager) fits(ctx context.Context, shared *config.Shared) error {
 			problems = append(problems, &InvalidError{fmt.Sprintf("issuer %q is left out, and %d managed certificates are renewed by it: `keyturn cert ls` shows them", name, n)})
 		}
 	}
-	for name, c := range shared.Issuers {
+	for name := range shared.Issuers {
 		state, _, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
 		if isNotFound(err) {
 			continue
 		}
 		if err == nil {
-			_, err = m.openIssuer(state, c)
+			_, err = m.openIssuer(state, shared)
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("issuer %q: %w", name, err))

@@ -49,7 +49,7 @@ bus/jetstream < bus/jetstream/embedded           # the server behind the client,
 bus < bus/bustest                                # a conformance suite knows its contract alone
 
 issuer, solver, event, bus, config < manager
-issuer/localca < manager                         # a case for every type of issuer
+issuer/localca, issuer/acme < manager            # a case for every type of issuer
 internal/crash < manager                         # it is killed between a claim and what comes of it
 internal/names < manager                         # names are normalised where they come in
 
