@@ -22,6 +22,7 @@ type CA struct {
 	transport *transport
 	http      *http.Client
 	resolver  *resolve.Resolver
+	patience  time.Duration // how long a state is waited for
 
 	// turn is held while the directory or the account are asked for.
 	turn chan struct{}
@@ -53,6 +54,7 @@ func New(c Config) (*CA, error) {
 		transport: t,
 		http:      &http.Client{Transport: t, CheckRedirect: checkRedirect},
 		resolver:  resolve.New(complete.Resolvers),
+		patience:  patience,
 		turn:      make(chan struct{}, 1),
 		account:   complete.Account,
 	}, nil

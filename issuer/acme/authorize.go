@@ -206,7 +206,7 @@ func (j *job) pick(a acmez.Authorization) (*picked, error) {
 			Group: j.request.Group, Expires: a.Expires,
 		}}, nil
 	}
-	return nil, fmt.Errorf("%w: %s does not take %s for %s; it takes %s: choose one of them", issuer.ErrRefused, j.ca.config.Name, kind, name, offered(a))
+	return nil, fmt.Errorf("%w: %s does not take %s for %s; it takes %s", issuer.ErrRefused, j.ca.config.Name, kind, name, offered(a))
 }
 
 func offered(a acmez.Authorization) string {
@@ -217,8 +217,8 @@ func offered(a acmez.Authorization) string {
 		}
 	}
 	if len(types) == 0 {
-		return "none that Keyturn knows"
+		return "nothing that Keyturn can answer"
 	}
 	slices.Sort(types)
-	return strings.Join(types, ", ")
+	return strings.Join(types, ", ") + ": choose among them"
 }

@@ -131,10 +131,11 @@ func (ca *CA) get(ctx context.Context, url string, into any) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the answer's status is %s", resp.Status)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		return fmt.Errorf("the answer is not the JSON that RFC 8555 has: %w", err)
+	body, err := io.ReadAll(resp.Body) // bounded by the transport
+	if err != nil {
+		return err
 	}
-	return nil
+	return json.Unmarshal(body, into)
 }
 
 // profile returns the profile to order: the one asked for, if the CA offers it.

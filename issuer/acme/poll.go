@@ -16,19 +16,20 @@ const (
 	// once a day troubles no CA, and a mistaken header does not cost a certificate.
 	MaxRetryAfter = 24 * time.Hour
 
-	firstPoll = 5 * time.Millisecond
+	firstPoll = time.Millisecond
 	maxPoll   = 10 * time.Second
 	// maxWait is the longest wait for the next look within one call.
 	maxWait = time.Minute
-	// maxWaiting is how long a state is waited for within one call. Let's Encrypt takes
+	// patience is how long a state is waited for within one call. Let's Encrypt takes
 	// seconds; Boulder gives up a validation after some twenty.
-	maxWaiting = 5 * time.Minute
+	patience = 5 * time.Minute
 )
 
 // Adaptive is how long to wait before the next look at something that has been
-// waited for so long: an eighth of that, at least 5 ms and at most 10 s. A look is
+// waited for so long: an eighth of that, at least 1 ms and at most 10 s. A look is
 // thus late by an eighth at most, and a state that takes ten seconds costs some
-// fifty looks at a CA that does not say when to look again.
+// sixty looks at a CA that is near and does not say when to look again: each
+// request's own time counts as waited.
 func Adaptive(waited time.Duration) time.Duration {
 	return min(max(waited/8, firstPoll), maxPoll)
 }
@@ -50,7 +51,7 @@ func (ca *CA) poll(ctx context.Context, what string, look func(ctx context.Conte
 			return err
 		}
 		waited := time.Since(began)
-		if wanted > maxWait || waited >= maxWaiting {
+		if wanted > maxWait || waited >= ca.patience {
 			return ca.tooLong(what, waited, wanted)
 		}
 		if wanted == 0 {

@@ -4,8 +4,10 @@ package acme
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"unicode"
 
@@ -80,9 +82,26 @@ var refused = map[string]bool{
 func explain(err error) error {
 	var p acmez.Problem
 	if !errors.As(err, &p) {
-		return &plain{shown(err.Error()) + distrust(err), err}
+		return &plain{shown(reason(err)) + distrust(err), err}
 	}
 	return withAdvice(problem(&p))
+}
+
+// reason is an error's text without what the layers above it say of addresses and
+// attempts.
+func reason(err error) string {
+	var request *url.Error
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &request):
+		return request.Err.Error()
+	case errors.As(err, &syntax):
+		return "the answer is not JSON: " + syntax.Error()
+	case errors.As(err, &kind):
+		return "the answer is not what RFC 8555 has: " + kind.Error()
+	}
+	return err.Error()
 }
 
 // problem is a problem document of the CA's.

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package acme_test
+
+import (
+	"encoding/json"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/acmetest"
+)
+
+// Pebble's paths.
+const (
+	pathDirectory = "/dir"
+	pathAccount   = "/sign-me-up"
+	pathNewOrder  = "/order-plz"
+	pathOrder     = "/my-order/"
+	pathAuthz     = "/authZ/"
+	pathChallenge = "/chalZ/"
+	pathFinalize  = "/finalize-order/"
+	pathCert      = "/certZ/"
+	pathRollover  = "/rollover-account-key"
+)
+
+// A front stands in front of a Pebble, counts requests, and has faults.
+type front struct {
+	mu     sync.Mutex
+	counts map[string]int   // by the path's first part
+	faults map[string]fault // by the path's beginning
+}
+
+// A fault answers instead of Pebble, or by it.
+type fault func(w http.ResponseWriter, r *http.Request, next http.Handler)
+
+func before(t testing.TB, pebble *acmetest.CA) *front {
+	t.Helper()
+	f := &front{counts: make(map[string]int), faults: make(map[string]fault)}
+	pebble.Intercept(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			f.mu.Lock()
+			var broken fault
+			for path := range maps.Keys(f.faults) {
+				if strings.HasPrefix(r.URL.Path, path) {
+					broken = f.faults[path]
+				}
+			}
+			first, _, _ := strings.Cut(r.URL.Path[1:], "/")
+			f.counts[first]++
+			f.mu.Unlock()
+			if broken == nil {
+				next.ServeHTTP(w, r)
+				return
+			}
+			broken(w, r, next)
+		})
+	})
+	return f
+}
+
+// set has a fault at a path; nil ends it.
+func (f *front) set(path string, broken fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults[path] = broken
+}
+
+// count is how many requests there were for a path.
+func (f *front) count(path string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts[strings.Trim(path, "/")]
+}
+
+// says answers with a status and a problem of a type; header is "Name: value".
+func says(status int, kind, detail string, header ...string) fault {
+	body, err := json.Marshal(map[string]any{"type": "urn:ietf:params:acme:error:" + kind, "detail": detail, "status": status})
+	if err != nil {
+		panic(err)
+	}
+	return sends(status, "application/problem+json", string(body), header...)
+}
+
+// sends answers with a body. The nonce is Pebble's, so that the next request is
+// refused for nothing else.
+func sends(status int, contentType, body string, header ...string) fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		seen := httptest.NewRecorder()
+		ask := httptest.NewRequestWithContext(r.Context(), http.MethodGet, "/nonce-plz", nil)
+		ask.Header.Set("User-Agent", "test")
+		next.ServeHTTP(seen, ask)
+		w.Header().Set("Replay-Nonce", seen.Header().Get("Replay-Nonce"))
+		w.Header().Set("Content-Type", contentType)
+		for _, line := range header {
+			name, value, _ := strings.Cut(line, ": ")
+			w.Header().Set(name, value)
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// changes lets Pebble answer and changes the JSON of it.
+func changes(change func(http.Header, map[string]any)) fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		seen := httptest.NewRecorder()
+		next.ServeHTTP(seen, r)
+		var answer map[string]any
+		if err := json.Unmarshal(seen.Body.Bytes(), &answer); err != nil {
+			answer = make(map[string]any)
+		}
+		change(seen.Header(), answer)
+		maps.Copy(w.Header(), seen.Header())
+		w.WriteHeader(seen.Code)
+		_ = json.NewEncoder(w).Encode(answer)
+	}
+}
+
+// hangs never answers, not even one who has just given up.
+func hangs(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	<-r.Context().Done()
+	panic(http.ErrAbortHandler)
+}
+
+// once lets a fault happen once.
+func once(f fault) fault {
+	var first sync.Once
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		broken := false
+		first.Do(func() { broken = true })
+		if broken {
+			f(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}
+}
