@@ -22,7 +22,7 @@ func TestChoosingDoesNotAllocate(t *testing.T) {
 	put(t, &store, "default", root.leaf(t, names("default.test")))
 	store.SetDefault("default")
 	answer := root.leaf(t, names("www.example.com"))
-	store.SetChallenges(map[string]*tls.Certificate{"www.example.com": &answer})
+	store.SetChallenges("ca", map[string]*tls.Certificate{"www.example.com": &answer})
 
 	tcp := func(ip string) net.Conn { return connTo{addr: &net.TCPAddr{IP: net.ParseIP(ip), Zone: "eth0"}} }
 	for _, test := range []struct {
@@ -62,7 +62,7 @@ func TestAnsweringDoesNotAllocate(t *testing.T) {
 	root := newRoot(t, "root")
 	var store keyturn.Store
 	answer := root.leaf(t, names("www.example.com"))
-	store.SetChallenges(map[string]*tls.Certificate{"www.example.com": &answer})
+	store.SetChallenges("ca", map[string]*tls.Certificate{"www.example.com": &answer})
 	for name, want := range map[string]*tls.Certificate{"www.example.com": &answer, "junk.example.com": nil, "": nil} {
 		hello := &tls.ClientHelloInfo{ServerName: name, SupportedProtos: []string{keyturn.ACMETLS1}}
 		n := testing.AllocsPerRun(1000, func() {

@@ -5,6 +5,7 @@ package keyturn
 import (
 	"crypto/tls"
 	"errors"
+	"maps"
 	"strings"
 )
 
@@ -21,11 +22,13 @@ var (
 // told from others by this very slice.
 var challengeProtos = []string{ACMETLS1}
 
-// SetChallenges makes certs the answers to tls-alpn-01 challenges, in place of all that
-// were set before; nil is none. The keys are the server names by which CAs ask: DNS names
-// in A-labels, and for IP addresses names below in-addr.arpa or ip6.arpa (RFC 8738,
-// section 6). Package solver/tlsalpn01 makes keys and certificates; they are not checked
-// here. What certs leads to must not be changed afterwards.
+// SetChallenges makes certs the answers of a source to tls-alpn-01 challenges, in place of
+// all that it had set before; nil is none. A source is whoever sets them, by a name of its
+// choice, so that several can use one Store; where two have a name, either answers. The
+// keys are the server names by which CAs ask: DNS names in A-labels, and for IP addresses
+// names below in-addr.arpa or ip6.arpa (RFC 8738, section 6). Package solver/tlsalpn01
+// makes keys and certificates; they are not checked here. What certs leads to must not be
+// changed afterwards.
 //
 // Handshakes of configs of [Store.ServerConfig], by themselves or below a [Trust], answer
 // by TLS 1.3, and fail then, after the CA has seen all that it wants to see: so no server
@@ -36,12 +39,23 @@ var challengeProtos = []string{ACMETLS1}
 //
 // Where there is no challenge for a name, whoever asks is refused without a look at the
 // certificates, and nobody is told.
-func (s *Store) SetChallenges(certs map[string]*tls.Certificate) {
-	byName := make(map[string]*tls.Certificate, len(certs))
-	for name, cert := range certs {
-		byName[strings.ToLower(name)] = cert
+func (s *Store) SetChallenges(source string, certs map[string]*tls.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sources == nil {
+		s.sources = make(map[string]map[string]*tls.Certificate)
 	}
-	s.challenges.Store(&byName)
+	s.sources[source] = maps.Clone(certs)
+	if len(certs) == 0 {
+		delete(s.sources, source)
+	}
+	all := make(map[string]*tls.Certificate)
+	for _, certs := range s.sources {
+		for name, cert := range certs {
+			all[strings.ToLower(name)] = cert
+		}
+	}
+	s.challenges.Store(&all)
 }
 
 // asksChallenge reports whether a client speaks acme-tls/1 and nothing else, as RFC 8737,

@@ -51,8 +51,11 @@ func TestChallenges(t *testing.T) {
 	put(t, &store, "web", root.leaf(t, names("a.test", "b.test")))
 	store.SetDefault("web")
 	answer, other := root.leaf(t, names("a.test")), root.leaf(t, names("192.0.2.1"))
-	challenges := map[string]*tls.Certificate{"A.test": &answer, "1.2.0.192.in-addr.arpa": &other}
-	store.SetChallenges(challenges)
+	challenges := map[string]*tls.Certificate{"A.test": &answer}
+	store.SetChallenges("ca", challenges)
+	store.SetChallenges("other", map[string]*tls.Certificate{"1.2.0.192.in-addr.arpa": &other})
+	store.SetChallenges("another", map[string]*tls.Certificate{"b.test": &other})
+	store.SetChallenges("another", nil)
 	delete(challenges, "A.test") // the map is the caller's
 	trust := new(keyturn.Trust)
 	trust.SetClientCAs(root.pool())
@@ -93,7 +96,7 @@ func TestChallenges(t *testing.T) {
 			t.Errorf("a client, %s: %v, %q", version, err, c.NegotiatedProtocol)
 		}
 	}
-	store.SetChallenges(nil)
+	store.SetChallenges("ca", nil)
 	if seen, err, _ := lookAsCA(asCA("a.test", 0), store.ServerConfig()); err == nil {
 		t.Errorf("answered without challenges: %+v", seen)
 	}
@@ -106,7 +109,7 @@ func TestChallengesOfAnOwnConfig(t *testing.T) {
 	var store keyturn.Store
 	put(t, &store, "web", root.leaf(t, names("a.test", "b.test")))
 	answer := root.leaf(t, names("a.test"))
-	store.SetChallenges(map[string]*tls.Certificate{"a.test": &answer})
+	store.SetChallenges("ca", map[string]*tls.Certificate{"a.test": &answer})
 	config := &tls.Config{GetCertificate: store.GetCertificate, NextProtos: []string{"http/1.1", keyturn.ACMETLS1}}
 	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {

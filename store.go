@@ -40,6 +40,7 @@ type Store struct {
 	mu        sync.Mutex // makes changes one after the other
 	defaultID string
 	seq       int64
+	sources   map[string]map[string]*tls.Certificate // of challenges
 }
 
 // Put checks cert and makes it the certificate of id, of 1 to 255 bytes, in place of

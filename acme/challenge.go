@@ -68,7 +68,7 @@ func (t *challenges) change(by func(map[string]*tls.Certificate)) {
 	}
 	by(certs)
 	t.certs = certs
-	t.store.SetChallenges(certs)
+	t.store.SetChallenges("acme", certs)
 }
 
 // HTTPHandler returns a handler for the plain port, 80, which answers challenges of

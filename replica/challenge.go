@@ -149,7 +149,7 @@ func (r *Replica) answerLocked() {
 	}
 	c.list, c.certs = kept, certs
 	c.handler.Set(byToken)
-	r.store.SetChallenges(byName)
+	r.store.SetChallenges(event.ChallengesKey(r.group), byName)
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil

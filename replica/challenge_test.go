@@ -125,6 +125,7 @@ func TestChallengesThatAreRefused(t *testing.T) {
 		one, evil := challengeFor(event.ChallengeHTTP01, "a.example", "1"), challengeFor(event.ChallengeHTTP01, "evil.example", "2")
 		w.challenges(one)
 		r := w.open(w.config())
+		synctest.Wait()
 		stranger, _ := seal.GenerateSigningKey()
 		strangers, _ := event.Sign(stranger, "default", time.Now(), challengesOf(evil))
 		otherTenants, _ := event.Sign(w.signer, "other", time.Now(), challengesOf(evil))
@@ -151,6 +152,30 @@ func TestChallengesThatAreRefused(t *testing.T) {
 			if fetch(r, one.Token) != one.Authorization || fetch(r, evil.Token) != "" || r.Status().Challenges != 1 {
 				t.Errorf("%s: it counts: %+v", c.what, r.Status())
 			}
+		}
+	})
+}
+
+// What a new manager signs may come before the list that has it.
+func TestChallengesOfANewManager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		a, b := f.signer, signingKey(t)
+		l := &line{f: f}
+		l.set(a, a)
+		dir, _ := f.joined()
+		r := f.open(inDir(dir))
+		f.signer = b
+		one := challengeFor(event.ChallengeHTTP01, "a.example", "1")
+		f.challenges(one)
+		synctest.Wait()
+		if fetch(r, one.Token) != "" {
+			t.Fatal("a stranger's challenge is answered")
+		}
+		l.set(a, a, b)
+		synctest.Wait()
+		if fetch(r, one.Token) != one.Authorization {
+			t.Error("a manager's challenge is not answered")
 		}
 	})
 }
