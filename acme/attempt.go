@@ -71,18 +71,27 @@ func (s *Server) way(ctx context.Context) (*ca.CA, error) {
 	return s.issuer, err
 }
 
-// registered is way, with an account that the CA knows and that is written down.
+// registered is way, with an account that the CA knows, with the contact of the
+// configuration, and that is written down.
 func (s *Server) registered(ctx context.Context) (*ca.CA, error) {
 	way, err := s.way(ctx)
-	if err != nil || s.account.URL != "" {
+	if err != nil || s.known {
 		return way, err
 	}
 	account, err := way.Register(ctx)
+	if errors.Is(err, issuer.ErrRefused) && s.account.URL != "" {
+		return nil, fmt.Errorf("%w; the account is kept as %s: without that a new one is made", err, s.keep.accountKey())
+	}
 	if err != nil {
 		return nil, err
 	}
-	s.account = account
-	return way, s.keep.saveAccount(ctx, account)
+	if account.URL != s.account.URL {
+		if err := s.keep.saveAccount(ctx, account); err != nil {
+			return nil, err
+		}
+	}
+	s.account, s.known = account, true
+	return way, nil
 }
 
 // attempt obtains a certificate and serves it. What it fails by is logged and kept.
@@ -118,7 +127,7 @@ func (s *Server) failed(ctx context.Context, err error) *failure {
 	}
 	wait := schedule.Backoff(f.Count)
 	if s.pair != nil && st.serves(s.want) {
-		wait = s.ruledLocked().Retry(f.Count, now)
+		wait = s.rulesLocked().Retry(f.Count, now)
 	}
 	s.mu.Unlock()
 	f.Next = now.Add(wait)
@@ -248,7 +257,7 @@ func (s *Server) accept(ctx context.Context, key crypto.Signer, chain [][]byte) 
 		return err
 	}
 	crash.Point("server/kept")
-	st := state{}
+	st := state{Recalled: s.recalled()}
 	st.made(p, s.want, time.Now())
 	if err := s.setState(ctx, st); err != nil {
 		s.log.Error("the state cannot be kept", "error", err)

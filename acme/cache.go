@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,27 +13,26 @@ import (
 	"github.com/keyturn/keyturn/internal/durable"
 )
 
-// A Cache keeps what must outlive the process, instead of a directory. It is the
-// interface of the same name in golang.org/x/crypto/acme/autocert, so that whatever was
-// written for that can be given. Since this package does not import that one, it has to
-// be told by which error such a cache says that there is nothing:
+// A Cache keeps what must outlive the process, instead of a directory. Whatever was
+// written as a Cache for golang.org/x/crypto/acme/autocert is one. Since this package
+// does not import that one, it has to be told by which error such a cache says that
+// there is nothing:
 //
 //	acme.Config{Cache: autocert.DirCache(dir), CacheMiss: autocert.ErrCacheMiss, …}
 //
-// A cache of your own returns [ErrCacheMiss] or [fs.ErrNotExist].
+// A cache of your own returns [ErrCacheMiss], or [os.ErrNotExist].
 //
 // What is put is secret: private keys are in it. When Put returns, it has to survive a
-// crash: an order is kept before it is paid for with a rate limit. Keys are made of lower-case letters, digits and
-// "-._+". A cache that several processes share makes each of them use what the others
-// have obtained, but has no lock: two that renew at the same moment obtain two
-// certificates.
+// crash. Keys are made of lower-case letters, digits and "-._+".
+//
+// Processes that share a cache use what the others have obtained. They do not renew at
+// the same time as a rule, but there is no lock: two that are started at once for the
+// first time obtain two certificates.
 type Cache interface {
 	// Get returns what was put under the key last, or the error that means nothing.
 	Get(ctx context.Context, key string) ([]byte, error)
 	// Put replaces what is kept under the key.
 	Put(ctx context.Context, key string, data []byte) error
-	// Delete takes away what is kept under the key; it is no error if there is nothing.
-	Delete(ctx context.Context, key string) error
 }
 
 // ErrCacheMiss means that nothing is kept under a key.
@@ -94,11 +92,9 @@ func (d dirCache) Put(_ context.Context, key string, data []byte) error {
 	return durable.WriteFile(d.path(key), data, durable.PrivateFile)
 }
 
-func (d dirCache) Delete(_ context.Context, key string) error {
-	if err := os.Remove(d.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+// create is Put where nothing is kept, else it returns fs.ErrExist.
+func (d dirCache) create(_ context.Context, key string, data []byte) error {
+	return durable.CreateFile(d.path(key), data, durable.PrivateFile)
 }
 
 func (d dirCache) path(key string) string { return filepath.Join(string(d), key) }

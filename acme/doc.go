@@ -40,20 +40,26 @@
 //
 // The CA is asked when it wants renewals to happen (RFC 9773), and that is when they
 // do, spread over the time that it suggests. A CA that does not say is asked when a
-// third of the lifetime is left, or half of one below ten days, or Config.RenewBefore. A failure is
-// tried again after 1, 10 and 100 minutes, then daily, and sooner as the end comes; a
-// restart changes nothing about that. The order and its key are kept before the CA is
-// asked to sign, so that a process that ends at any point goes on with the same order
-// and never has two certificates for one renewal. What is served is replaced between two
-// handshakes; open connections stay.
+// third of the lifetime is left, or half of one below ten days. Config.RenewBefore makes
+// it sooner.
+//
+// A failure is tried again after 1, 10 and 100 minutes, then daily, and sooner as the end
+// comes; a restart changes nothing about that. The order and its key are kept before the
+// CA is asked to sign, so that a process that ends at any point goes on with the same
+// order and never has two certificates for one renewal. What is served is replaced
+// between two handshakes; open connections stay.
 //
 // # What is kept
 //
 // In Dir, which is made with mode 0700, all files with mode 0600, each replaced as a
-// whole: the account at the CA; for the set of names, under the first one, the
-// certificate with its chain and key in one PEM file, the state (order, failure, times)
-// in another, and a lock. One of the processes that use a directory renews; the others serve what it
-// writes, and take over when it ends. Changing Names keeps the old certificate in use until the new one is there.
+// whole: the account at the CA; and under the first of the names the certificate with
+// its chain and key in one PEM file, the state (order, failure, times) in another, and a
+// lock. One of the processes that use a directory renews; the others serve what it
+// writes, and one takes over when it ends. A challenge that reaches another of them on
+// the port that they share fails, and is tried again.
+//
+// Changing Names keeps the old certificate in use until the new one is there, as long as
+// the first name stays.
 //
 // Instead of a directory any cache that was written for golang.org/x/crypto/acme/autocert
 // can be given: see [Cache].

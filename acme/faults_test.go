@@ -16,6 +16,8 @@ import (
 
 	"github.com/keyturn/keyturn/acme"
 	"github.com/keyturn/keyturn/internal/acmetest"
+	issueracme "github.com/keyturn/keyturn/issuer/acme"
+	"github.com/keyturn/keyturn/solver"
 )
 
 // eventually polls until the condition holds.
@@ -302,5 +304,59 @@ func TestConfigErrors(t *testing.T) {
 				_ = s.Close() // it is not what was to be tested
 			}
 		}
+	}
+}
+
+// TestAccount has one for all names of a directory, and tells what to do when the CA has
+// ended it.
+func TestAccount(t *testing.T) {
+	ca := acmetest.Start(t, acmetest.Options{NoValidation: true})
+	accounts := countRequests(ca, "/sign-me-up")
+	c := configFor(t, ca, name)
+	c.Contact = []string{"someone@example.com"}
+	wait(t, open(t, c, ""))
+	made := accounts.Load()
+	c.Names = []string{other}
+	s := open(t, c, "")
+	wait(t, s)
+	files, err := filepath.Glob(filepath.Join(c.Dir, "account-*"))
+	if err != nil || len(files) != 1 || accounts.Load() != made+1 { // it is looked for once
+		t.Errorf("%d accounts are kept, %v, and asked for %d times", len(files), err, accounts.Load())
+	}
+
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	account, err := issueracme.ParseAccount(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	way, err := issueracme.New(issueracme.Config{
+		Name: "test", Directory: c.Directory, Roots: c.Roots, TermsAgreed: true, Account: account,
+		Solve: func(context.Context, solver.Challenge) (func(context.Context) error, error) { return nil, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer way.Close()
+	if err := way.Deactivate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Names = []string{"third.example.com"}
+	s = open(t, c, "")
+	eventually(t, "a failure", func() bool { return s.Status().Failures > 0 })
+	if f := s.Status().Failure; !strings.Contains(f, filepath.Base(files[0])) {
+		t.Errorf("the failure %q does not say which account", f)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, c, "")
+	if err := s.Renew(t.Context()); err != nil {
+		t.Errorf("without the account: %v", err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/durable"
-	"github.com/keyturn/keyturn/internal/schedule"
 )
 
 const (
@@ -159,44 +158,4 @@ func (s *Server) renew(ctx context.Context) error {
 		return fmt.Errorf("acme: renewing: %w", err)
 	}
 	return nil
-}
-
-// due is when the next attempt is.
-func (s *Server) due() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dueLocked()
-}
-
-func (s *Server) dueLocked() time.Time {
-	switch f := s.state.Failure; {
-	case f != nil && f.For.equal(s.want) && !f.At.After(time.Now()): // else by a clock that was ahead
-		return f.Next
-	case s.pair == nil || !s.state.serves(s.want):
-		return time.Time{}
-	}
-	c := s.ruledLocked()
-	before := schedule.Before(c.Life())
-	asked := s.config.RenewBefore
-	if asked > 0 && asked < c.Life() {
-		before = asked
-	} else {
-		asked = 0
-	}
-	at := c.Due(before)
-	if w := s.state.Window; w != nil {
-		if suggested := c.Within(w.Start, w.End); asked == 0 || suggested.Before(at) {
-			at = suggested
-		}
-	}
-	return at
-}
-
-// ruledLocked is what the certificate, which is there, is judged by.
-func (s *Server) ruledLocked() schedule.Certificate {
-	c := schedule.Certificate{From: s.pair.leaf.NotBefore, End: s.pair.leaf.NotAfter, Seed: s.state.Leaf}
-	if s.state.Issued.After(c.From) {
-		c.From = s.state.Issued
-	}
-	return c
 }

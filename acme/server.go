@@ -4,6 +4,7 @@ package acme
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type Server struct {
 	config Config
 	want   request
 	keep   keeper
+	seed   string // of jitter: another in each of the processes that share a Cache
 	log    *slog.Logger
 
 	store   keyturn.Store
@@ -38,10 +40,12 @@ type Server struct {
 
 	http  http01.Handler
 	tls   challenges
-	plain *http.Server // at HTTPAddr; nil if there is none
+	plain *http.Server   // at HTTPAddr; nil if there is none
+	tasks sync.WaitGroup // serves plain
 
 	// Of the goroutine of run alone.
 	account   *ca.Account
+	known     bool          // the CA knows the account
 	issuer    *ca.CA        // nil before it was needed
 	lock      *durable.Lock // nil while another process renews, and with a Cache
 	unsaved   bool          // the state could not be written
@@ -74,14 +78,15 @@ func (c Config) open(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache := c.Cache
+	cache, seed := c.Cache, rand.Text()
 	if cache == nil {
+		seed = "" // one process renews
 		if cache, err = openDir(c.Dir); err != nil {
 			return nil, err
 		}
 	}
 	s := &Server{
-		config: c, want: c.wants(), log: c.Logger.With("names", c.Names),
+		seed: seed, config: c, want: c.wants(), log: c.Logger.With("names", c.Names),
 		keep:    keeper{cache: cache, miss: c.CacheMiss, name: fileName(c.Names[0]), ca: c.Directory},
 		serving: make(chan struct{}), asked: make(chan chan error), ended: make(chan struct{}),
 	}
@@ -124,11 +129,11 @@ func (s *Server) listenHTTP(ctx context.Context) error {
 		Handler: s.HTTPHandler(nil), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ReadTimeout: plainTimeout, WriteTimeout: plainTimeout, MaxHeaderBytes: 16 << 10,
 	}
-	go func() {
+	s.tasks.Go(func() {
 		if err := s.plain.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("plain HTTP is not served any more", "addr", s.config.HTTPAddr, "error", err)
 		}
-	}()
+	})
 	return nil
 }
 
@@ -145,7 +150,9 @@ func (s *Server) Close() error {
 	if s.plain == nil {
 		return nil
 	}
-	return s.plain.Close()
+	err := s.plain.Close()
+	s.tasks.Wait()
+	return err
 }
 
 // TLSConfig returns a new config for a server with the certificate: TLS 1.2 and later,

@@ -17,8 +17,6 @@ const (
 	// inDanger is when a certificate is in danger however long it lived: seven daily
 	// attempts are left.
 	inDanger = 7 * 24 * time.Hour
-	// recallAfter is how long a generation is kept that the CA wants replaced.
-	recallAfter = time.Hour
 )
 
 // rules are what the newest generation, which is there, is judged by. What was
@@ -115,8 +113,8 @@ func (c *Managed) regular() (time.Time, Cause) {
 		return rule, CauseRule
 	}
 	r := c.rules()
-	if c.madeFor() != event.ReasonCA { // a CA that always wants another one is not heard so soon
-		r.Least = recallAfter
+	if c.madeFor() != event.ReasonCA {
+		r.Least = schedule.RecallAfter
 	}
 	at := r.Within(w.Start, w.End)
 	if c.Spec.RenewBefore != "" && rule.Before(at) {

@@ -31,6 +31,11 @@ const (
 // guide asks for.
 var backoff = []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, MaxRetry}
 
+// RecallAfter is how long a certificate is kept that the CA wants replaced at once,
+// unless the one before it was replaced for that: Certificate.Least. A CA that always
+// wants another one is not heard so soon.
+const RecallAfter = time.Hour
+
 // MaxRetry is the longest wait after a failure, and MinRetry the shortest.
 const (
 	MaxRetry = 24 * time.Hour
