@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,11 +87,23 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-// TestTimeout holds that descendants end, too: Run returns, though one of them
-// has the output open.
+// TestTimeout holds that descendants end, too: the end of a pipe that one of them
+// has open is reached.
 func TestTimeout(t *testing.T) {
-	p := provider(t, exec.Config{Program: script(t, `sleep 600 &`, `wait`), Timeout: 100 * time.Millisecond})
-	if err := p.Present(t.Context(), record); err == nil || !strings.Contains(err.Error(), "100ms") {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := os.ReadFile(pipe)
+		ended <- err
+	}()
+	p := provider(t, exec.Config{Program: script(t, `sleep 600 >"$1" &`, `wait`), Arguments: []string{pipe}, Timeout: time.Second})
+	if err := p.Present(t.Context(), record); err == nil || !strings.Contains(err.Error(), "ended after 1s") {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -93,7 +93,9 @@ func TestFailures(t *testing.T) {
 				w.WriteHeader(http.StatusBadGateway)
 			}
 		}, 2, ""},
-		"lasting": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "the zone is locked", http.StatusServiceUnavailable) }, 3, `503 Service Unavailable: "the zone is locked" (tried 3 times)`},
+		"lasting": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "the zone is locked", http.StatusServiceUnavailable)
+		}, 3, `503 Service Unavailable: "the zone is locked" (tried 3 times)`},
 		"refusal": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no such zone", http.StatusNotFound) }, 1, `404 Not Found: "no such zone"`},
 		"elsewhere": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
@@ -106,7 +108,9 @@ func TestFailures(t *testing.T) {
 				t.Error("the redirected request is not what was sent")
 			}
 		}, 2, ""},
-		"long": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, strings.Repeat("x", 1<<20), http.StatusBadRequest) }, 1, "400 Bad Request"},
+		"long": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, strings.Repeat("x", 1<<20), http.StatusBadRequest)
+		}, 1, "400 Bad Request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			calls.Store(0)
