@@ -28,12 +28,10 @@ type CA struct {
 	turn chan struct{}
 	mu   sync.Mutex // after turn
 	// account is as far as it is known here. It is replaced, never changed.
-	account *Account   // guarded by mu
-	known   *directory // guarded by turn
-	// The last failure to get to a session, and when it came about: who waited for it
-	// has it, too, instead of waiting as long once more.
-	failure   error     // guarded by turn
-	failureAt time.Time // guarded by turn
+	account   *Account   // guarded by mu
+	known     *directory // guarded by turn
+	failure   error      // of the last one in turn; guarded by turn
+	failureAt time.Time  // guarded by turn
 }
 
 var (
@@ -71,20 +69,30 @@ type session struct {
 }
 
 // session returns one with an account that the CA knows.
-func (ca *CA) session(ctx context.Context) (*session, error) {
+func (ca *CA) session(ctx context.Context) (s *session, err error) {
+	err = ca.inTurn(ctx, func() (err error) {
+		s, err = ca.open(ctx)
+		return err
+	})
+	return s, err
+}
+
+// inTurn asks for the directory or the account, one after the other. Who waited while
+// that failed has the same error, instead of waiting as long once more.
+func (ca *CA) inTurn(ctx context.Context, ask func() error) error {
 	began := time.Now()
 	if err := ca.lock(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	defer ca.unlock()
 	if ca.failure != nil && ca.failureAt.After(began) {
-		return nil, ca.failure
+		return ca.failure
 	}
-	s, err := ca.open(ctx)
+	err := ask()
 	if ctx.Err() == nil {
 		ca.failure, ca.failureAt = err, time.Now()
 	}
-	return s, err
+	return err
 }
 
 func (ca *CA) open(ctx context.Context) (*session, error) {

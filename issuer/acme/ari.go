@@ -30,15 +30,11 @@ const maxExplanation = 2000
 // RenewalInfo asks the CA when it wants the certificate renewed (RFC 9773). It needs
 // no account.
 func (ca *CA) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (issuer.RenewalInfo, error) {
-	if err := ca.lock(ctx); err != nil {
-		return issuer.RenewalInfo{}, err
-	}
-	d, err := ca.directory(ctx)
-	ca.unlock()
+	s, err := ca.anonymous(ctx)
 	if err != nil {
 		return issuer.RenewalInfo{}, err
 	}
-	if d.RenewalInfo == "" {
+	if s.RenewalInfo == "" {
 		return issuer.RenewalInfo{}, fmt.Errorf("asking %s when to renew: %w", ca.config.Name, issuer.ErrNoRenewalInfo)
 	}
 	id, err := certID(leaf)
@@ -47,7 +43,7 @@ func (ca *CA) RenewalInfo(ctx context.Context, leaf *x509.Certificate) (issuer.R
 	}
 	var answer renewalAnswer
 	seen, err := ca.ask(ctx, "asking when to renew", func(ctx context.Context) error {
-		return ca.get(ctx, strings.TrimSuffix(d.RenewalInfo, "/")+"/"+id, &answer)
+		return ca.get(ctx, strings.TrimSuffix(s.RenewalInfo, "/")+"/"+id, &answer)
 	})
 	if err != nil {
 		return issuer.RenewalInfo{}, err

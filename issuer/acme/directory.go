@@ -33,7 +33,17 @@ type directory struct {
 	asked  time.Time
 }
 
-// directory returns the CA's. One that is known is used on where a newer one is
+// anonymous returns a session without an account.
+func (ca *CA) anonymous(ctx context.Context) (*session, error) {
+	s := &session{ca: ca}
+	err := ca.inTurn(ctx, func() (err error) {
+		s.directory, err = ca.directory(ctx)
+		return err
+	})
+	return s, err
+}
+
+// directory returns the CA's, with the lock held. One that is known is used on where a newer one is
 // not to be had.
 func (ca *CA) directory(ctx context.Context) (*directory, error) {
 	if ca.known != nil && time.Since(ca.known.asked) < directoryAge {

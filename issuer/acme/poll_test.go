@@ -5,6 +5,7 @@ package acme
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,43 @@ func TestPollEnds(t *testing.T) {
 		}
 		broken := errors.New("broken")
 		if err := poller().poll(t.Context(), "it", func(context.Context) (bool, time.Duration, error) { return false, 0, broken }); !errors.Is(err, broken) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestInTurn has many wait for what hangs and fails: they have its error together. Who
+// comes later asks anew.
+func TestInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := &CA{turn: make(chan struct{}, 1)}
+		asked, down := 0, errors.New("down")
+		ask := func() error {
+			asked++
+			time.Sleep(30 * time.Second)
+			return down
+		}
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if err := ca.inTurn(t.Context(), ask); !errors.Is(err, down) {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := ca.inTurn(impatient, ask); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		wg.Wait()
+		if took := time.Since(began); asked != 1 || took != 30*time.Second {
+			t.Errorf("asked %d times, for %s", asked, took)
+		}
+		time.Sleep(time.Second)
+		if err := ca.inTurn(t.Context(), func() error { return nil }); err != nil {
 			t.Error(err)
 		}
 	})

@@ -8,8 +8,6 @@ import (
 	"crypto/x509"
 	"fmt"
 
-	acmez "github.com/mholt/acmez/v3/acme"
-
 	"github.com/keyturn/keyturn/issuer"
 )
 
@@ -48,13 +46,5 @@ func (ca *CA) revoker(ctx context.Context, leaf *x509.Certificate, key crypto.Si
 	if err := checkAccountKey(key); err != nil {
 		return nil, fmt.Errorf("revoking at %s: %w: CAs take no signature by a key of this type: revoke it as the account", ca.config.Name, issuer.ErrRefused)
 	}
-	if err := ca.lock(ctx); err != nil {
-		return nil, err
-	}
-	defer ca.unlock()
-	d, err := ca.directory(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &session{ca: ca, directory: d, account: acmez.Account{}}, nil
+	return ca.anonymous(ctx)
 }
