@@ -25,7 +25,7 @@ These commands work on the bus directly. They find it, and an identity, in the
 data directory of a running instance or one that "keyturn manager add" made, or
 through --bus, --creds and --identity.`,
 		newCertMk(), newCertLs(), newCertCat(), newCertRenewable(), newCertRenew(), newCertPause(), newCertResume(),
-		newCertRm(), newCertHistory()))
+		newCertRevoke(), newCertRm(), newCertHistory()))
 }
 
 // certRow is a managed certificate in lists.
@@ -151,22 +151,4 @@ func made(c *manager.Managed) string {
 // serial is that of the newest generation.
 func serial(c *manager.Managed) string {
 	return fmt.Sprintf("%x", c.History[len(c.History)-1].Serial)
-}
-
-func newCertRm() *cobra.Command {
-	return oneID(&cobra.Command{
-		Use:   "rm ID",
-		Short: "End the management of a certificate",
-		Long: `Ends the management of a certificate: replicas drop it and nothing renews it any
-more. A renewal at the same moment never brings it back. It does not revoke the
-certificate: whoever has its key can use it until it expires.`,
-		RunE: func(cmd *cobra.Command, id []string) error {
-			return onOne(cmd, id[0], func(ctx context.Context, m *manager.Manager, c *manager.Managed) error {
-				if err := m.Remove(ctx, c.ID); err != nil {
-					return err
-				}
-				return done(cmd, map[string]any{"id": c.ID, "removed": true}, "%s is removed; it is not revoked", c.ID)
-			})
-		},
-	})
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/datadir"
+	"github.com/keyturn/keyturn/internal/solvers"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -181,7 +182,7 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 		end()
 		return nil, nil, err
 	}
-	c.Log, c.Progress, c.Logger, c.Mint = conn, p.say, quiet, mint
+	c.Log, c.Progress, c.Logger, c.Mint, c.Solvers = conn, p.say, quiet, mint, solvers.New
 	if r, ok := conn.(revoker); ok {
 		c.Revoked = func(users []string) {
 			if err := r.Revoke(ctx, users); err != nil {

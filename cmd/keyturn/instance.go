@@ -21,6 +21,7 @@ import (
 	"github.com/keyturn/keyturn/bus/jetstream/embedded"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/datadir"
+	"github.com/keyturn/keyturn/internal/solvers"
 	"github.com/keyturn/keyturn/internal/status"
 	"github.com/keyturn/keyturn/manager"
 )
@@ -178,7 +179,8 @@ func (in *instance) setTenant() error {
 // makeManager makes a manager that is ready to work, and the bus for it.
 func (in *instance) makeManager(ctx context.Context) error {
 	c := manager.Config{
-		Log: in.log, Tenant: in.config.Tenant, Name: in.name(), Keys: in.dir.GroupKeys, Mint: mint, Logger: in.logger, Changed: in.status.Changed,
+		Log: in.log, Tenant: in.config.Tenant, Name: in.name(), Keys: in.dir.GroupKeys, Mint: mint, Solvers: solvers.New,
+		Logger: in.logger, Changed: in.status.Changed,
 	}
 	var err error
 	if c.Identity, err = in.dir.Identity(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -18,7 +19,7 @@ func newIssuer() *cobra.Command {
 		`Issuers are the CAs that the shared configuration names: "keyturn conf --help" shows
 how. Each of type acme has one account, made when it is first used, whose key lies
 sealed on the bus, for all managers.`,
-		newIssuerLs()))
+		newIssuerLs(), newIssuerRollover()))
 }
 
 // issuerRow is an issuer in lists.
@@ -77,6 +78,36 @@ func newIssuerLs() *cobra.Command {
 				return errors.Join(printList(cmd, rows, []string{"Name", "Type", "Directory", "Account", "Note"}, func(r issuerRow) []string {
 					return []string{r.Name, r.Type, cmp.Or(r.Directory, "-"), cmp.Or(r.Account, "-"), r.notes()}
 				}), err)
+			})
+		},
+	}
+}
+
+func newIssuerRollover() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rollover ISSUER",
+		Short: "Give the account at an issuer a new key",
+		Long: `Changes the key of the account at an issuer of type acme (RFC 8555 section 7.3.5),
+making the account if there is none yet. Interrupted at any point, the next one who
+asks the CA finds out which key counts; so does the same command. Managers that run
+go on with the new key.`,
+		Example: "  keyturn issuer rollover letsencrypt",
+		Args: func(_ *cobra.Command, names []string) error {
+			if len(names) != 1 {
+				return usagef("one ISSUER is needed, not %d: `keyturn issuer ls` lists them", len(names))
+			}
+			if err := event.CheckName(names[0]); err != nil {
+				return usagef("the issuer: %w", err)
+			}
+			return nil
+		},
+		ValidArgsFunction: completeIssuers,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
+				if err := m.RolloverAccount(ctx, names[0]); err != nil {
+					return err
+				}
+				return done(cmd, map[string]any{"issuer": names[0], "rolled_over": true}, "the account at %s has a new key", names[0])
 			})
 		},
 	}
