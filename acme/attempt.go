@@ -159,14 +159,8 @@ func (s *Server) setState(ctx context.Context, st state) error {
 
 // obtain goes on with the order that is kept, or makes one, to its end.
 func (s *Server) obtain(ctx context.Context) error {
-	if s.lock == nil && !s.unsaved { // a Cache: others may have written to it
-		before := s.Status().NotAfter
-		if err := s.reload(ctx); err != nil {
-			return err
-		}
-		if after := s.Status().NotAfter; after.After(before) && s.due().After(time.Now()) {
-			return nil
-		}
+	if another, err := s.elsewhere(ctx); err != nil || another {
+		return err
 	}
 	way, err := s.registered(ctx)
 	if err != nil {
@@ -195,6 +189,19 @@ func (s *Server) obtain(ctx context.Context) error {
 		return &issuer.OrderError{URL: o.URL, Over: true, Err: err}
 	}
 	return s.accept(ctx, key, chain)
+}
+
+// elsewhere reports whether another process that shares the Cache has obtained a
+// certificate meanwhile, which is served then.
+func (s *Server) elsewhere(ctx context.Context) (bool, error) {
+	if s.lock != nil || s.unsaved { // nobody else writes, or nobody knows what this process wrote
+		return false, nil
+	}
+	before := s.currentState().Leaf
+	if err := s.reload(ctx); err != nil {
+		return false, err
+	}
+	return s.currentState().Leaf != before && s.due().After(time.Now()), nil
 }
 
 // prepare returns the order to go on with, if it is for what is wanted now, or a new

@@ -43,6 +43,14 @@ func TestAutocertCache(t *testing.T) {
 	if !one.Status().NotAfter.Equal(two.Status().NotAfter) || ca.Finalized() != 1 {
 		t.Errorf("%d certificates for one cache", ca.Finalized())
 	}
+	for _, s := range []*acme.Server{one, two} { // the second one finds that of the first
+		if err := s.Renew(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ca.Finalized() != 2 {
+		t.Errorf("%d certificates after a renewal", ca.Finalized())
+	}
 }
 
 // TestHTTP01 answers on the plain port, of the Server and of the program.
@@ -135,6 +143,35 @@ func TestMutualTLS(t *testing.T) {
 	}
 	if text, err := io.ReadAll(conn); err != nil || !bytes.HasSuffix(text, []byte("HTTP/1.0")) {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// TestRecall replaces a certificate of months an hour after it came when the CA wants it
+// gone, and the one after that not so soon again.
+func TestRecall(t *testing.T) {
+	ca := acmetest.Start(t, acmetest.Options{})
+	ca.Intercept(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "renewal") {
+				_, _ = io.WriteString(w, `{"suggestedWindow": {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}}`) // a failure shows below
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	s := open(t, configFor(t, ca, name), port(ca))
+	wait(t, s)
+	for i, want := range []time.Duration{time.Hour, 90 * 24 * time.Hour / 50} {
+		if i > 0 {
+			if err := s.Renew(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "what the CA says", func() bool { return !s.Status().WindowEnd.IsZero() })
+		st := s.Status()
+		if got := st.Due.Sub(st.NotBefore); got < want-time.Minute || got > want+time.Minute {
+			t.Errorf("due %v after it came, want %v", got, want)
+		}
 	}
 }
 
