@@ -103,7 +103,7 @@ func Start(t testing.TB, o Options) *Server {
 		o.Port = strconv.Itoa(port)
 	}
 	secret := make([]byte, 32)
-	rand.Read(secret) //nolint:errcheck // crypto/rand.Read never fails
+	rand.Read(secret)
 	s := &Server{
 		KeyName: "keyturn-test", KeySecret: base64.StdEncoding.EncodeToString(secret), KeyAlgorithm: o.Algorithm,
 		host: o.Host, port: o.Port, ended: make(chan struct{}),
