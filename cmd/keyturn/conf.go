@@ -28,6 +28,16 @@ secrets:
     internal:
       type: local          # the built-in CA
       lifetime: 30d        # of a certificate that asks for none
+    public:
+      type: acme
+      directory: letsencrypt
+      terms_agreed: true   # to its terms of service
+  solvers:
+    dns:
+      type: cloudflare     # a wrong type is refused with the list of all
+      api_token: TOKEN
+  zones:
+    example.com: dns       # who shows the CA that names in it are yours
   defaults:
     key: ecdsa-p256
     renew_before: 33%`,
