@@ -4,6 +4,7 @@ package manager
 
 import (
 	"container/heap"
+	"context"
 	"math/rand/v2"
 	"time"
 
@@ -36,7 +37,7 @@ const maxPoll = 24 * time.Hour
 
 // planAskLocked puts c on the heap for when its CA is to be asked when to renew.
 func (s *scheduler) planAskLocked(c *Managed) {
-	if s.ask == nil || c.Certificate == nil || s.set == nil || !s.set.informs[c.issuedBy()] {
+	if c.Certificate == nil || s.set == nil || !s.set.informs[c.issuedBy()] {
 		return
 	}
 	at, spread := c.askAt()
@@ -75,12 +76,22 @@ func (s *scheduler) feedAsksLocked(issuer string, l *lane) {
 	}
 }
 
+// askWithin is askRenewal, but a CA that is silent does not hold up a renewal for
+// long, since nothing else is done about the certificate meanwhile.
+func (m *Manager) askWithin(ctx context.Context, c *Managed) (*Managed, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.lifetime()/20)
+	defer cancel()
+	answered, err := m.askRenewal(ctx, c)
+	if answered != nil && err != nil { // it is written down when to ask again
+		m.logger.Warn("a CA does not say when to renew", "managed_id", c.ID, "issuer", c.issuedBy(), "error", err)
+		return answered, nil
+	}
+	return answered, err
+}
+
 // askAll asks what is to be asked by now, until the given time if that is not
 // zero. What is not answered is logged, and asked in the next pass.
 func (s *scheduler) askAll(until time.Time) error {
-	if s.ask == nil {
-		return nil
-	}
 	var list []*Managed
 	for _, c := range s.known { // nobody else works on s
 		by := c.issuedBy()

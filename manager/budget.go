@@ -30,6 +30,8 @@ const (
 	bucketPace = "pace"
 	// accountShard has the buckets of the account.
 	accountShard = "0"
+	// tidyEvery is how many more buckets than are needed a shard has at most.
+	tidyEvery = 32
 )
 
 // shards are those of a budget.
@@ -227,11 +229,15 @@ func (m *Manager) draw(ctx context.Context, c *Managed, issuer string, n need) e
 	if err != nil {
 		return err
 	}
+	return m.ledger.draw(ctx, set, c, issuer, n)
+}
+
+func (l ledger) draw(ctx context.Context, set *settings, c *Managed, issuer string, n need) error {
 	limits, ok := set.limits[issuer]
 	if !ok || n == lost || n == free {
 		return nil
 	}
-	held, err := m.ledger.take(ctx, issuer, draws(limits, c.Spec.Names, n))
+	held, err := l.take(ctx, issuer, draws(limits, c.Spec.Names, n))
 	if err != nil || held == nil {
 		return err
 	}
@@ -330,27 +336,30 @@ func find(list []event.Bucket, key string) (int, bool) {
 	return slices.BinarySearchFunc(list, key, func(b event.Bucket, key string) int { return cmp.Compare(b.Key, key) })
 }
 
-// draw draws, and lets go of what is full. It reports whether anything changed.
+// draw draws, and reports whether anything changed.
 func (p *sheet) draw(now time.Time) (changed bool) {
 	for _, d := range p.draws {
 		if !d.look {
-			p.budget.Buckets = put(p.budget.Buckets, event.Bucket{Key: d.key, Full: d.rate.Draw(p.full(d.key), now)})
+			p.budget.Buckets = put(p.budget.Buckets, event.Bucket{Key: d.key, Full: d.rate.Draw(p.full(d.key), now)}, now)
 			changed = true
 		}
-	}
-	if changed {
-		p.budget.Buckets = kept(p.budget.Buckets, now)
 	}
 	return changed
 }
 
-func put(list []event.Bucket, b event.Bucket) []event.Bucket {
+// put writes a bucket down. Now and then, when one is added, it lets go of those
+// that are full.
+func put(list []event.Bucket, b event.Bucket, now time.Time) []event.Bucket {
 	i, ok := find(list, b.Key)
 	if ok {
 		list[i] = b
 		return list
 	}
-	return slices.Insert(list, i, b)
+	list = slices.Insert(list, i, b)
+	if len(list)%tidyEvery == 0 || len(list) > event.MaxBuckets {
+		return kept(list, now)
+	}
+	return list
 }
 
 // kept leaves out the buckets that are full, and, where there are more than an

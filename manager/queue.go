@@ -223,6 +223,9 @@ func (s *scheduler) beginLocked(id, issuer string, l *lane) {
 		s.due.push(id, c.Position, time.Now().Add(wait)) // another manager is at it
 		return
 	}
+	if c.needs(issuer, true, time.Now()) == routine {
+		l.block(routine, time.Now().Add(s.paceLocked(issuer))) // the next one would be held
+	}
 	l.running++
 	s.goLocked(c, func() (*Managed, error) { return s.attempt(s.ctx, c, issuer, c.reason()) }, func(err error) time.Duration {
 		l.running--
@@ -237,6 +240,14 @@ func (s *scheduler) beginLocked(id, issuer string, l *lane) {
 		}
 		return min(maxHold, max(schedule.MinRetry, time.Until(held.Until)))
 	})
+}
+
+// paceLocked is how long the schedule lets go by between two orders at an issuer.
+func (s *scheduler) paceLocked(issuer string) time.Duration {
+	if s.set == nil {
+		return 0
+	}
+	return schedule.Rate(s.set.limits[issuer].Orders).Even(margin).Per
 }
 
 // heldLocked keeps what waits for the same budget from beginning in vain, and has

@@ -85,7 +85,7 @@ func newScheduler(ctx context.Context, m *Manager) *scheduler {
 		copies: make(map[string]event.Version), tallies: make(map[string]*tally), evidence: make(map[string]evidence),
 		read: make(map[string]bus.Position), lanes: make(map[string]*lane), queued: make(map[string]string),
 		instead: make(map[string]string), paused: make(map[string]bool), unasked: make(map[string]time.Time),
-		wake: make(chan struct{}, 1), accused: make(chan struct{}, 1), attempt: m.scheduled, ask: m.askRenewal,
+		wake: make(chan struct{}, 1), accused: make(chan struct{}, 1), attempt: m.scheduled, ask: m.askWithin,
 	}
 	s.view.proofs = s.proven
 	return s

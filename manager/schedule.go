@@ -3,7 +3,6 @@
 package manager
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/keyturn/keyturn/config"
@@ -23,10 +22,17 @@ const (
 // brought along has been of use since it began, and what was made after its end
 // was made by a clock that is wrong.
 func (c *Managed) rules() schedule.Certificate {
-	r := schedule.Certificate{From: c.Certificate.NotBefore, End: c.Certificate.NotAfter, Seed: fmt.Sprintf("%s %s", c.ID, c.Version)}
+	r := schedule.Certificate{From: c.Certificate.NotBefore, End: c.Certificate.NotAfter}
 	if c.Issued.After(r.From) && c.Issued.Before(r.End) && c.madeFor() != event.ReasonImported {
 		r.From = c.Issued
 	}
+	return r
+}
+
+// seeded are rules with what their jitter depends on.
+func (c *Managed) seeded() schedule.Certificate {
+	r := c.rules()
+	r.Seed = c.ID + " " + c.Version.String()
 	return r
 }
 
@@ -112,8 +118,8 @@ func (c *Managed) regular() (time.Time, Cause) {
 	if w == nil {
 		return rule, CauseRule
 	}
-	r := c.rules()
-	if c.madeFor() != event.ReasonCA {
+	r := c.seeded()
+	if c.madeFor() != event.ReasonCA { // a CA that always wants another one is not heard so soon
 		r.Least = schedule.RecallAfter
 	}
 	at := r.Within(w.Start, w.End)
@@ -130,7 +136,7 @@ func (c *Managed) rule() time.Time {
 	if err != nil { // Make refuses such a spec; the rule stands in
 		before = config.RenewBefore{}
 	}
-	return c.rules().Due(before.Of(c.lifetime()))
+	return c.seeded().Due(before.Of(c.lifetime()))
 }
 
 // window is what the CA of the newest generation says of when to renew it; nil if
