@@ -91,16 +91,22 @@ func (w *web) serve() {
 
 // serveOn starts a manager of the sandbox, and waits until it serves. A port that
 // somebody else has for a moment is tried again.
-func (w *web) serveOn(s *sandbox, flags ...string) (p *process) {
+func (w *web) serveOn(s *sandbox, flags ...string) *process {
+	w.t.Helper()
+	return w.serveBy(keyturn, s, flags...)
+}
+
+// serveBy is serveOn with another build of keyturn.
+func (w *web) serveBy(program string, s *sandbox, flags ...string) (p *process) {
 	w.t.Helper()
 	args := append([]string{"serve", "--data", s.data, "--http", "127.0.0.1:0"}, flags...)
-	p = s.start(keyturn, args...)
+	p = s.start(program, args...)
 	eventually(w.t, "keyturn serve", func() error {
 		switch {
 		case strings.Contains(p.err.String(), `msg="keyturn serves"`):
 			return nil
 		case p.ended() && strings.Contains(p.err.String(), "is in use by another program"):
-			p = s.start(keyturn, args...)
+			p = s.start(program, args...)
 		case p.ended():
 			w.t.Fatalf("%s: exit code %d\n%s", p, p.code, tail(p.err.String()))
 		}
