@@ -16,6 +16,8 @@ const (
 	askAgain = time.Hour
 	// firstAsk is within what time after a generation was made its CA is asked first.
 	firstAsk = time.Hour
+	// overdueAsk is within what time it is made up for where nobody asked.
+	overdueAsk = 6 * time.Hour
 	// asking is how many are asked about at once.
 	asking = 8
 )
@@ -41,6 +43,9 @@ func (s *scheduler) planAskLocked(c *Managed) {
 		return
 	}
 	at, spread := c.askAt()
+	if now := time.Now(); at.Add(spread).Before(now) { // nobody ran: not all are asked about at once
+		at, spread = now, min(overdueAsk, c.lifetime()/20)
+	}
 	if spread > 0 {
 		at = at.Add(rand.N(spread))
 	}
