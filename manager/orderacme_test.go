@@ -80,9 +80,11 @@ func TestAnAnswerThatIsLost(t *testing.T) {
 // TestAGenerationThatWasReplacedAlready: its order was finalised, and then dropped
 // by a mark. The CA refuses to hear of the same one twice, and is told of none.
 func TestAGenerationThatWasReplacedAlready(t *testing.T) {
-	_, m, ca := newACMEFleet(t, acmetest.Options{})
+	f, m, ca := newACMEFleet(t, acmetest.Options{})
 	c := make1(t, m, "a.example")
-	deaf := &sleepingBus{Log: m.log}
+	deaf := &sleepingBus{Log: f.log}
+	other := *f
+	other.log = deaf
 	ca.Intercept(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			next.ServeHTTP(w, r)
@@ -91,17 +93,14 @@ func TestAGenerationThatWasReplacedAlready(t *testing.T) {
 			}
 		})
 	})
-	usual := m.log
-	m.log = deaf
-	if _, err := m.Renew(t.Context(), c.ID, event.ReasonRenewal); err == nil {
+	if _, err := other.manager(t, "same").Renew(t.Context(), c.ID, event.ReasonRenewal); err == nil {
 		t.Fatal("renewed")
 	}
-	m.log = usual
 	ca.Intercept(func(next http.Handler) http.Handler { return next })
 	if err := m.Mark(t.Context(), c.ID, event.ReasonCompromised); err != nil {
 		t.Fatal(err)
 	}
-	got, err := m.Renew(t.Context(), c.ID, event.ReasonRenewal)
+	got, err := f.manager(t, "same").Renew(t.Context(), c.ID, event.ReasonRenewal)
 	if err != nil || got.Generation != 2 {
 		t.Fatal(got, err)
 	}
