@@ -44,8 +44,8 @@ type guide struct {
 	dir   string // holds a directory for each host, and bin
 	names []string
 	hosts map[string]*testnet.Host
-	// ports has what stands for ports that not everybody can listen on, where hosts
-	// are not apart, and env is more environment of all commands.
+	// ports has, where hosts are not apart, what stands for ports that only root can
+	// listen on, and env is more environment of all commands.
 	ports map[string]string
 	env   []string
 }
@@ -60,7 +60,10 @@ func newGuide(t *testing.T, names ...string) *guide {
 		}
 		t.Skip(hint)
 	}
-	g := &guide{t: t, dir: t.TempDir(), names: names, hosts: make(map[string]*testnet.Host)}
+	g := &guide{
+		t: t, dir: t.TempDir(), names: names, hosts: make(map[string]*testnet.Host),
+		ports: map[string]string{"80": "8080", "443": "8443"},
+	}
 	bin := filepath.Join(g.dir, "bin")
 	if err := os.Mkdir(bin, 0o700); err != nil {
 		t.Fatal(err)
@@ -113,23 +116,32 @@ func (g *guide) follow(page string) (serials []string) {
 }
 
 // local makes a block one for this network: where hosts are not apart, they have
-// other addresses, perhaps other ports, and a name only if they are told one.
+// other addresses, some other ports, and a name only if they are told one.
 func (g *guide) local(block string) string {
 	if g.hosts["ops"].Apart {
 		return block
 	}
-	ips := make(map[string]string)
+	byIP := make(map[string]string)
 	for i, name := range g.names {
-		ips[testnet.Prefix+strconv.Itoa(i+1)] = g.hosts[name].IP
+		byIP[testnet.Prefix+strconv.Itoa(i+1)] = name
 	}
 	block = address.ReplaceAllStringFunc(block, func(addr string) string {
-		host, port, err := net.SplitHostPort(addr)
-		if err != nil || ips[host] == "" {
+		ip, port, err := net.SplitHostPort(addr)
+		if err != nil || byIP[ip] == "" {
 			return addr
 		}
-		return net.JoinHostPort(ips[host], cmp.Or(g.ports[port], port))
+		return g.addr(byIP[ip], port)
 	})
 	return strings.ReplaceAll(block, " join -", ` join --name "$HOST" -`)
+}
+
+// addr is where in this network a port of a host is.
+func (g *guide) addr(name, port string) string {
+	h := g.hosts[name]
+	if !h.Apart {
+		port = cmp.Or(g.ports[port], port)
+	}
+	return net.JoinHostPort(h.IP, port)
 }
 
 // command runs a block in the host's directory, in a process group of its own.

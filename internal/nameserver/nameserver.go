@@ -14,6 +14,7 @@ package nameserver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -56,6 +57,8 @@ type Options struct {
 	// NameServers are the addresses of the servers of each zone, ns1, ns2 and so on;
 	// none is Host.
 	NameServers []string
+	// KeyName is what the key is called; "" is keyturn-test.
+	KeyName string
 	// Algorithm is that of the key; "" is hmac-sha256.
 	Algorithm string
 }
@@ -105,7 +108,7 @@ func Start(t testing.TB, o Options) *Server {
 	secret := make([]byte, 32)
 	rand.Read(secret)
 	s := &Server{
-		KeyName: "keyturn-test", KeySecret: base64.StdEncoding.EncodeToString(secret), KeyAlgorithm: o.Algorithm,
+		KeyName: cmp.Or(o.KeyName, "keyturn-test"), KeySecret: base64.StdEncoding.EncodeToString(secret), KeyAlgorithm: o.Algorithm,
 		host: o.Host, port: o.Port, ended: make(chan struct{}),
 	}
 	if err := s.run(t, knot, o); err != nil {
