@@ -36,7 +36,7 @@ type Server struct {
 	dir   string // of the database; "" is in memory
 	cmd   *exec.Cmd
 	out   bytes.Buffer // read when it has ended
-	ended chan struct{}
+	ended <-chan struct{}
 }
 
 var shared struct {
@@ -166,23 +166,15 @@ func (s *Server) run(ctx context.Context) error {
 	}, store...)...)
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	testprogram.EndWithParent(s.cmd)
-	if err := s.cmd.Start(); err != nil {
+	if s.ended, err = testprogram.Start(s.cmd); err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	cmd := s.cmd
-	go func() {
-		_ = cmd.Wait() // its output says why
-		close(ended)
-	}()
-	s.ended = ended
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for !answers(ctx, s.Endpoint) {
 		select {
 		case <-tick.C:
-		case <-ended:
+		case <-s.ended:
 			return fmt.Errorf("DynamoDB Local ended: %s", s.out.Bytes())
 		case <-ctx.Done():
 			s.stop()

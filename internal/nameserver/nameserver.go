@@ -70,7 +70,7 @@ type Server struct {
 
 	host, port string
 	out        bytes.Buffer // read when it has ended
-	ended      chan struct{}
+	ended      <-chan struct{}
 	cmd        *exec.Cmd
 }
 
@@ -109,7 +109,7 @@ func Start(t testing.TB, o Options) *Server {
 	rand.Read(secret)
 	s := &Server{
 		KeyName: cmp.Or(o.KeyName, "keyturn-test"), KeySecret: base64.StdEncoding.EncodeToString(secret), KeyAlgorithm: o.Algorithm,
-		host: o.Host, port: o.Port, ended: make(chan struct{}),
+		host: o.Host, port: o.Port,
 	}
 	if err := s.run(t, knot, o); err != nil {
 		t.Fatal(err)
@@ -126,14 +126,10 @@ func (s *Server) run(t testing.TB, knot program, o Options) error {
 	s.cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+knot.libraries)
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	testprogram.EndWithParent(s.cmd)
-	if err := s.cmd.Start(); err != nil {
+	var err error
+	if s.ended, err = testprogram.Start(s.cmd); err != nil {
 		return err
 	}
-	go func() {
-		_ = s.cmd.Wait() // its output says why
-		close(s.ended)
-	}()
 	t.Cleanup(s.Stop)
 	ctx, cancel := context.WithTimeout(t.Context(), startTime)
 	defer cancel()

@@ -48,7 +48,7 @@ type CA struct {
 	pool      *x509.CertPool
 	cmd       *exec.Cmd
 	out       bytes.Buffer // read when it has ended
-	ended     chan struct{}
+	ended     <-chan struct{}
 }
 
 // Start returns a CA that answers, and ends with the test.
@@ -88,7 +88,7 @@ func start(ctx context.Context, path, dir string, o Options) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	ca := &CA{HTTPPort: o.HTTPPort, TLSPort: o.TLSPort, ended: make(chan struct{})}
+	ca := &CA{HTTPPort: o.HTTPPort, TLSPort: o.TLSPort}
 	for _, p := range []*int{&ca.HTTPPort, &ca.TLSPort} {
 		if *p != 0 {
 			continue
@@ -110,14 +110,9 @@ func start(ctx context.Context, path, dir string, o Options) (*CA, error) {
 		"-tls-port", strconv.Itoa(ca.TLSPort), settings.file)
 	ca.cmd.Env = append(ca.cmd.Environ(), "STEPPATH="+dir, "HTTP_PROXY=", "http_proxy=")
 	ca.cmd.Stdout, ca.cmd.Stderr = &ca.out, &ca.out
-	testprogram.EndWithParent(ca.cmd)
-	if err := ca.cmd.Start(); err != nil {
+	if ca.ended, err = testprogram.Start(ca.cmd); err != nil {
 		return nil, err
 	}
-	go func() {
-		_ = ca.cmd.Wait() // its output says why
-		close(ca.ended)
-	}()
 	return ca, ca.ready(ctx)
 }
 

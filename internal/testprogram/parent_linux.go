@@ -7,9 +7,7 @@ import (
 	"syscall"
 )
 
-// EndWithParent makes the program end when the test process is killed. The
-// kernel goes by the thread that started it, which Go keeps while it is in use; a
-// test process's ends only when the process does.
-func EndWithParent(cmd *exec.Cmd) {
+// endWithParent makes the program end when the thread that starts it does.
+func endWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

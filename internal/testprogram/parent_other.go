@@ -6,5 +6,5 @@ package testprogram
 
 import "os/exec"
 
-// EndWithParent does nothing: only Linux ends a process with its parent.
-func EndWithParent(*exec.Cmd) {}
+// endWithParent does nothing: only Linux ends a process with its parent.
+func endWithParent(*exec.Cmd) {}
