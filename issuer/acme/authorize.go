@@ -201,6 +201,13 @@ func (j *job) pick(a acmez.Authorization) (*picked, error) {
 		if !tokenForm.MatchString(c.Token) {
 			return nil, fmt.Errorf("the token of %s for %s is not base64url of 16 to 96 bytes, as RFC 8555 has it", kind, name)
 		}
+		thumbprint, err := j.account.Thumbprint()
+		if err != nil {
+			return nil, fmt.Errorf("answering %s for %s: %w", kind, name, err)
+		}
+		// The client believes a key authorization that the CA sends along, and a CA that
+		// chose it would have the name proven to another CA, for an account of its own.
+		c.KeyAuthorization = c.Token + "." + thumbprint
 		return &picked{c, name, solver.Challenge{
 			Type: kind, Name: a.Identifier.Value, Token: c.Token, KeyAuthorization: c.KeyAuthorization,
 			Group: j.request.Group, Expires: a.Expires,

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package acme_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/acmetest"
+	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/acme"
+	"github.com/keyturn/keyturn/solver"
+)
+
+// A CA that could choose the key authorization would have control of the name proven
+// to another CA, for an account of its own (RFC 8555 section 8.1: it is the client's).
+func TestKeyAuthorizationIsOwn(t *testing.T) {
+	pebble := acmetest.Start(t, acmetest.Options{})
+	var mu sync.Mutex
+	var asked []solver.Challenge
+	ca := open(t, pebble, func(c *acme.Config) {
+		c.Solve = func(ctx context.Context, one solver.Challenge) (func(context.Context) error, error) {
+			mu.Lock()
+			asked = append(asked, one)
+			mu.Unlock()
+			return pebble.DNS.Solve(ctx, one)
+		}
+	})
+	before(t, pebble).set(pathAuthz, changes(func(h http.Header, authz map[string]any) {
+		h.Del("Content-Length") // it is longer than Pebble's own
+		challenges, _ := authz["challenges"].([]any)
+		for i := range challenges {
+			one := challenges[i].(map[string]any)
+			if token, ok := one["token"].(string); ok {
+				one["keyAuthorization"] = token + ".of-another-account"
+			}
+		}
+	}))
+	order(t, pebble, ca, issuer.OrderRequest{}, "a.example.com")
+	if len(asked) != 1 || strings.HasSuffix(asked[0].KeyAuthorization, ".of-another-account") {
+		t.Errorf("%+v", asked)
+	}
+}
