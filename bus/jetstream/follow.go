@@ -78,9 +78,20 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 	if pending == 0 && !f.mark() {
 		return nil
 	}
-	catchUp := catchUp{consumer: c, look: from.IsZero() && (c.pin == nil || hasMany(scope))}
+	many := c.pin == nil || hasMany(scope)
+	catchUp := catchUp{consumer: c, look: from.IsZero() && many}
 	for {
-		msg, err := next(ctx, sub)
+		msg, err := f.next(ctx, sub, many)
+		if errors.Is(err, errQuiet) {
+			n, err := c.left(ctx, f.at)
+			if err != nil {
+				return fmt.Errorf("bus: following %s: %w", scope, err)
+			}
+			if n == 0 && !f.mark() {
+				return nil
+			}
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("bus: following %s: %w", scope, err)
 		}
@@ -95,7 +106,7 @@ func (s *stream) follow(ctx context.Context, scope string, from bus.Position, yi
 			return nil
 		}
 		s.reach(reconnects, f.at)
-		if f.caughtUp || f.waiting > 0 {
+		if f.caughtUp || f.waiting > 0 && many {
 			continue
 		}
 		if done, err := catchUp.done(ctx, f.at); err != nil {
@@ -189,9 +200,24 @@ func (c *conn) whileConnected(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// next returns the next entry's message, or nil after a control message.
-func next(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*heartbeat, errSilent)
+// quiet is how long the server may deliver nothing while it counts messages that
+// wait, before it is asked whether there are any. Its count stays too high for
+// good when a subject is written again at the wrong moment, and what it waits for
+// then never comes.
+const quiet = 250 * time.Millisecond
+
+// errQuiet means that nothing came for that long.
+var errQuiet = errors.New("quiet")
+
+// next returns the next entry's message, or nil after a control message. The error
+// is errQuiet only before all that there was has come, and where there are many
+// keys: of a single one the first message is all.
+func (f *flow) next(ctx context.Context, sub *nats.Subscription, many bool) (*nats.Msg, error) {
+	wait, silence := 3*heartbeat, errSilent
+	if many && !f.caughtUp {
+		wait, silence = quiet, errQuiet
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, silence)
 	defer cancel()
 	msg, err := sub.NextMsgWithContext(ctx)
 	if err != nil {
