@@ -160,10 +160,11 @@ func (j *job) newOrder(ctx context.Context, wanted acmez.Order) (o acmez.Order, 
 
 // notReplaced says whether an order failed because of the certificate that it was
 // to replace (RFC 9773 section 5): it was replaced before, or the CA does not know
-// it as this account's.
+// it as this account's. A CA that fails at looking for it, as Pebble does by some
+// serial numbers, does so at each attempt: that must not cost the certificate.
 func notReplaced(err error) bool {
 	switch kindOf(err) {
-	case alreadyReplaced, malformed, unauthorized:
+	case alreadyReplaced, malformed, unauthorized, serverInternal:
 		return true
 	}
 	return statusOf(err) == http.StatusConflict || statusOf(err) == http.StatusNotFound

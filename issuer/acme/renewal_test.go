@@ -3,9 +3,12 @@
 package acme_test
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -75,6 +78,22 @@ func TestRenewalInfo(t *testing.T) {
 	}
 }
 
+// replacing lets a fault happen to orders that name what they replace.
+func replacing(f fault) fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		body, _ := io.ReadAll(r.Body) // what is cut is no request
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		var signed struct{ Payload string }
+		_ = json.Unmarshal(body, &signed)
+		payload, _ := base64.RawURLEncoding.DecodeString(signed.Payload)
+		if bytes.Contains(payload, []byte(`"replaces"`)) {
+			f(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}
+}
+
 // TestReplaces tells the CA which certificate is renewed; one that was replaced
 // before is renewed all the same.
 func TestReplaces(t *testing.T) {
@@ -98,6 +117,8 @@ func TestReplaces(t *testing.T) {
 	if n := f.count(pathNewOrder); n != 4 || replaced[len(replaced)-1] != nil {
 		t.Errorf("%d orders, %v", n, replaced)
 	}
+	f.set(pathNewOrder, replacing(says(http.StatusInternalServerError, "serverInternal", "could not find an order for the given certificate")))
+	order(t, pebble, ca, issuer.OrderRequest{Replaces: leaf}, "www.example.com")
 	other := acmetest.Start(t, acmetest.Options{})
 	order(t, other, open(t, other), issuer.OrderRequest{Replaces: leaf}, "www.example.com")
 }
