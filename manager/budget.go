@@ -71,13 +71,13 @@ const (
 	routine need = iota
 	// free is what draws on nothing.
 	free
-	// wanted is what somebody waits for, and what is compromised or recalled.
+	// wanted is what somebody waits for, and what is recalled.
 	wanted
-	// endangered is a certificate with little left: all that the CA allows can be
-	// drawn for it.
+	// endangered is a certificate with little left, or whose key others may know:
+	// all that the CA allows can be drawn for it.
 	endangered
-	// lost is a certificate that ends if nothing is done: the CA is asked whatever
-	// the budget says, which may be wrong.
+	// lost is a certificate that is revoked, or ends if nothing is done: the CA is
+	// asked whatever the budget says, which may be wrong.
 	lost
 )
 
@@ -85,16 +85,27 @@ const (
 // waits for it.
 func (c *Managed) needs(issuer string, scheduled bool, now time.Time) need {
 	switch {
-	case c.Certificate != nil && now.After(c.last()):
+	case c.Certificate != nil && (c.revoked() || now.After(c.last())):
 		return lost
 	case c.limitless(issuer):
 		return free
-	case c.Certificate != nil && now.After(c.danger()):
+	case c.Certificate != nil && (c.compromised() || now.After(c.danger())):
 		return endangered
-	case c.Certificate == nil || !scheduled || c.recalled() || c.Mark != nil && c.Mark.Reason == event.ReasonCompromised:
+	case c.Certificate == nil || !scheduled || c.recalled():
 		return wanted
 	}
 	return routine
+}
+
+// revoked reports whether the newest generation was taken back, and compromised
+// whether somebody who should not may know its key.
+func (c *Managed) revoked() bool {
+	r, ok := c.newest()
+	return ok && !r.Revoked.IsZero()
+}
+
+func (c *Managed) compromised() bool {
+	return c.Mark != nil && c.Mark.Reason == event.ReasonCompromised
 }
 
 // limitless reports whether the next order of c draws on nothing: it takes the
@@ -113,6 +124,7 @@ type draw struct {
 	rate       schedule.Rate
 	reserve    int  // how many are left alone
 	look       bool // only looks whether it could
+	back       bool // gives back
 }
 
 // newDraw is one on a limit that uses a part of it, in hundredths.
@@ -339,7 +351,11 @@ func find(list []event.Bucket, key string) (int, bool) {
 // draw draws, and reports whether anything changed.
 func (p *sheet) draw(now time.Time) (changed bool) {
 	for _, d := range p.draws {
-		if !d.look {
+		switch {
+		case d.back:
+			p.budget.Buckets = put(p.budget.Buckets, event.Bucket{Key: d.key, Full: d.rate.Return(p.full(d.key), now)}, now)
+			changed = true
+		case !d.look:
 			p.budget.Buckets = put(p.budget.Buckets, event.Bucket{Key: d.key, Full: d.rate.Draw(p.full(d.key), now)}, now)
 			changed = true
 		}
@@ -445,11 +461,11 @@ func (m *Manager) drawFailures(ctx context.Context, issuer string, names []strin
 	}
 }
 
-// count draws, whether that is allowed or not.
-func (l ledger) count(ctx context.Context, issuer string, d draw) error {
+// count makes draws of one shard, whether that is allowed or not.
+func (l ledger) count(ctx context.Context, issuer string, list ...draw) error {
 	for {
-		p := &sheet{draws: []draw{d}}
-		if err := p.load(ctx, l, issuer, d.shard); err != nil {
+		p := &sheet{draws: list}
+		if err := p.load(ctx, l, issuer, list[0].shard); err != nil {
 			return err
 		}
 		p.draw(time.Now())

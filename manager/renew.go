@@ -100,6 +100,7 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need,
 	draft := m.resumed(c, means.asked)
 	claimed, err := m.claim(ctx, c, reason, draft != nil)
 	if err != nil {
+		m.giveBack(ctx, c, asked, n, unfit == nil)
 		return nil, err
 	}
 	crash.Point(crash.Claimed)
@@ -110,6 +111,9 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need,
 			made, err = m.issue(ctx, k, means, draft)
 			return err
 		})
+	}
+	if err != nil {
+		m.giveBack(ctx, c, asked, n, unfit == nil && claimed.Order == nil)
 	}
 	if conflict(err) {
 		return nil, err // another manager has taken the claim

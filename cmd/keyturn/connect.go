@@ -182,7 +182,7 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 		end()
 		return nil, nil, err
 	}
-	c.Log, c.Progress, c.Logger, c.Mint, c.Solvers = conn, p.say, quiet, mint, solvers.New
+	c.Log, c.Progress, c.Logger, c.Mint, c.Solvers = conn, p.say, quiet, mint, solvers.With(quiet)
 	if r, ok := conn.(revoker); ok {
 		c.Revoked = func(users []string) {
 			if err := r.Revoke(ctx, users); err != nil {

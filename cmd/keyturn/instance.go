@@ -179,7 +179,7 @@ func (in *instance) setTenant() error {
 // makeManager makes a manager that is ready to work, and the bus for it.
 func (in *instance) makeManager(ctx context.Context) error {
 	c := manager.Config{
-		Log: in.log, Tenant: in.config.Tenant, Name: in.name(), Keys: in.dir.GroupKeys, Mint: mint, Solvers: solvers.New,
+		Log: in.log, Tenant: in.config.Tenant, Name: in.name(), Keys: in.dir.GroupKeys, Mint: mint, Solvers: solvers.With(in.logger),
 		Logger: in.logger, Changed: in.status.Changed,
 	}
 	var err error

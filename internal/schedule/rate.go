@@ -59,6 +59,14 @@ func (r Rate) Draw(full, now time.Time) time.Time {
 	return r.believed(full, now).Add(r.interval())
 }
 
+// Return returns when it is full again after one that was drawn is given back.
+func (r Rate) Return(full, now time.Time) time.Time {
+	if !r.Limited() {
+		return full
+	}
+	return r.believed(full, now).Add(-r.interval())
+}
+
 // Left is how many can be drawn now, one after the other, so that reserve are
 // left still.
 func (r Rate) Left(full, now time.Time, reserve int) int {

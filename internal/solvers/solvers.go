@@ -21,12 +21,23 @@ import (
 	"github.com/keyturn/keyturn/solver/tlsalpn01"
 )
 
+// With returns New for whoever has a logger of his own for what solvers tell.
+func With(logger *slog.Logger) func(name string, c config.Solver, resolvers []string) (solver.Solver, []string, error) {
+	return func(name string, c config.Solver, resolvers []string) (solver.Solver, []string, error) {
+		return create(logger, name, c, resolvers)
+	}
+}
+
 // New makes the solver of a name, and says which types of challenges it answers.
 // Resolvers, HOST:PORT, are asked where the solver has none of its own; none are
 // the system's. It asks nobody anything and listens nowhere yet. What it makes
 // keeps order among the challenges that it is given: one is made for each solver,
-// and kept.
+// and kept. It logs to slog.Default.
 func New(name string, c config.Solver, resolvers []string) (s solver.Solver, types []string, err error) {
+	return create(slog.Default(), name, c, resolvers)
+}
+
+func create(logger *slog.Logger, name string, c config.Solver, resolvers []string) (s solver.Solver, types []string, err error) {
 	t, ok := config.SolverTypes[c.Type]
 	if !ok {
 		return nil, nil, fmt.Errorf("the solver %s: %.40q is not a type of solver; known are %s", name, c.Type,
@@ -35,7 +46,7 @@ func New(name string, c config.Solver, resolvers []string) (s solver.Solver, typ
 	if err := check(t, c.Settings); err != nil {
 		return nil, nil, fmt.Errorf("the solver %s of type %s: %w", name, c.Type, err)
 	}
-	if s, err = build(name, c, resolvers); err != nil {
+	if s, err = build(logger, name, c, resolvers); err != nil {
 		return nil, nil, fmt.Errorf("the solver %s of type %s: %w", name, c.Type, err)
 	}
 	return s, slices.Clone(t.Challenges), nil
@@ -56,7 +67,7 @@ func check(t config.SolverType, settings map[string]string) error {
 	return nil
 }
 
-func build(name string, c config.Solver, resolvers []string) (solver.Solver, error) {
+func build(logger *slog.Logger, name string, c config.Solver, resolvers []string) (solver.Solver, error) {
 	get := func(key string) string { return c.Settings[key] }
 	switch c.Type {
 	case "http-01":
@@ -81,6 +92,6 @@ func build(name string, c config.Solver, resolvers []string) (solver.Solver, err
 		Provider:    p,
 		Resolver:    resolve.New(resolvers),
 		Propagation: time.Duration(c.Propagation),
-		Logger:      slog.Default().With("solver", name),
+		Logger:      logger.With("solver", name),
 	}), nil
 }
