@@ -3,6 +3,7 @@
 package event
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,10 +43,23 @@ type codec struct {
 	err      error  // the first
 }
 
+// most notes that a field to be encoded is more than a reader takes.
+func (c *codec) most(t tag, n, limit int, what string) {
+	if n > limit && c.err == nil {
+		c.err = fmt.Errorf("field %d has %d %s, more than %d", t, n, what, limit)
+	}
+}
+
 func encode(m message) []byte {
+	b, _ := encodeChecked(m)
+	return b
+}
+
+// encodeChecked is encode with an error where decode would refuse what comes of it.
+func encodeChecked(m message) ([]byte, error) {
 	var c codec
 	m.fields(&c)
-	return c.out
+	return c.out, c.err
 }
 
 func decode(b []byte, m message) error {
@@ -104,6 +118,7 @@ func (c *codec) bytes(t tag, v *[]byte) {
 // string has at most limit bytes.
 func (c *codec) string(t tag, v *string, limit int) {
 	if !c.decoding {
+		c.most(t, len(*v), limit, "bytes")
 		if *v != "" {
 			c.put(t, []byte(*v))
 		}
@@ -174,6 +189,7 @@ func (c *codec) signed(t tag, v *time.Duration) {
 // keyIDs is a list of at most limit key ids.
 func (c *codec) keyIDs(t tag, v *[]seal.KeyID, limit int) {
 	if !c.decoding {
+		c.most(t, len(*v), limit, "elements")
 		for i := range *v {
 			c.put(t, (*v)[i][:])
 		}
@@ -200,7 +216,9 @@ func (c *codec) keyID(t tag, v *seal.KeyID) {
 // strings and blobs are lists of at most limit elements, which may be empty.
 func (c *codec) strings(t tag, v *[]string, limit, maxLength int) {
 	if !c.decoding {
+		c.most(t, len(*v), limit, "elements")
 		for _, s := range *v {
+			c.most(t, len(s), maxLength, "bytes")
 			c.put(t, []byte(s))
 		}
 		return
@@ -214,6 +232,7 @@ func (c *codec) strings(t tag, v *[]string, limit, maxLength int) {
 
 func (c *codec) blobs(t tag, v *[][]byte, limit int) {
 	if !c.decoding {
+		c.most(t, len(*v), limit, "elements")
 		for _, b := range *v {
 			c.put(t, b)
 		}
@@ -233,7 +252,9 @@ func add[T any](c *codec, to *[]T, limit int, v T) {
 // message is a message in a field.
 func (c *codec) message(t tag, m message) {
 	if !c.decoding {
-		c.put(t, encode(m))
+		b, err := encodeChecked(m)
+		c.err = cmp.Or(c.err, err)
+		c.put(t, b)
 	} else if c.is(t) {
 		c.err = decode(c.value, m)
 	}
@@ -261,6 +282,7 @@ func messages[T any, M interface {
 }](c *codec, t tag, v *[]T, limit int,
 ) {
 	if !c.decoding {
+		c.most(t, len(*v), limit, "elements")
 		for i := range *v {
 			c.message(t, M(&(*v)[i]))
 		}

@@ -111,9 +111,13 @@ func Sign(k *seal.SigningKey, tenant string, at time.Time, body Body) ([]byte, e
 	if err := body.check(); err != nil {
 		return nil, fmt.Errorf("event: signing %s: %w", body.key(), err)
 	}
+	encoded, err := encodeChecked(body)
+	if err != nil { // once on the bus, it could not be read, nor what it says be changed
+		return nil, fmt.Errorf("event: signing %s: %w", body.key(), err)
+	}
 	p := payload{
 		kind: uint64(body.kind()), tenant: tenant, key: body.key(), time: at,
-		nonce: make([]byte, 16), body: encode(body),
+		nonce: make([]byte, 16), body: encoded,
 	}
 	_, _ = rand.Read(p.nonce) // never fails: see crypto/rand
 	signed := encode(&p)

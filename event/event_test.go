@@ -343,6 +343,21 @@ func TestSignRefusesWhatNobodyWouldTake(t *testing.T) {
 	if _, err := Sign(k, "_", at, good()); err == nil {
 		t.Error("a bad tenant was signed")
 	}
+	long := strings.Repeat("x", maxText+1)
+	for what, change := range map[string]func(*State){
+		"name":           func(s *State) { s.Spec.Names = []string{long} },
+		"profile":        func(s *State) { s.Spec.Profile = long },
+		"order's status": func(s *State) { s.Order = &Order{Generation: 3, Issuer: "x", Status: long} },
+		"pause's reason": func(s *State) { s.Pause = &Pause{At: at, Reason: long} },
+		"record":         func(s *State) { s.History[0].Order = long },
+	} {
+		s := bodies()[2].(*State)
+		change(s)
+		if data, err := Sign(k, tenant, at, s); err == nil {
+			_, err = Trusted(tenant, data)
+			t.Errorf("a bad %s was signed, which cannot be read: %v", what, err)
+		}
+	}
 }
 
 // TestGolden holds the encoding to what was released: readers must go on
