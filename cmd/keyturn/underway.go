@@ -109,7 +109,7 @@ func (d *detail) now() []string {
 	var lines []string
 	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
 	if o := d.Order; o != nil {
-		say("order for generation %d at %s since %s: %s %s", o.Generation, o.Issuer, stamp(o.At), o.URL, printable(o.Status))
+		say("order for generation %d at %s since %s: %s %s", o.Generation, o.Issuer, stamp(o.At), printable(o.URL), printable(o.Status))
 	}
 	if f := d.Failure; f != nil {
 		at := ""

@@ -162,6 +162,18 @@ func TestFaults(t *testing.T) {
 			ordered: true, says: "answering dns-01 for www.example.com: the zone is locked",
 		},
 		{
+			title: "an order's address that steers terminals", path: pathNewOrder, fault: changes(func(h http.Header, _ map[string]any) {
+				h.Set("Location", "https://127.0.0.1/\x9b2J")
+			}),
+			says: "which is no https URL",
+		},
+		{
+			title: "an order's address elsewhere", path: pathNewOrder, fault: changes(func(h http.Header, _ map[string]any) {
+				h.Set("Location", "http://169.254.169.254/latest")
+			}),
+			says: "http://169.254.169.254/latest, which is no https URL",
+		},
+		{
 			title: "a token that is a path", path: pathAuthz, fault: changes(func(_ http.Header, a map[string]any) {
 				for _, c := range a["challenges"].([]any) {
 					c.(map[string]any)["token"] = "../../../../etc/passwd-0123456789"

@@ -44,3 +44,20 @@ func TestKeyAuthorizationIsOwn(t *testing.T) {
 		t.Errorf("%+v", asked)
 	}
 }
+
+// What is written down of an order is what those who read it take.
+func TestOrderIsRecordedInKnownWords(t *testing.T) {
+	pebble := acmetest.Start(t, acmetest.Options{})
+	before(t, pebble).set(pathNewOrder, changes(func(h http.Header, o map[string]any) {
+		h.Del("Content-Length")
+		o["status"] = strings.Repeat("pending ", 20)
+	}))
+	var recorded issuer.OrderStatus
+	_, err := open(t, pebble).Order(t.Context(), issuer.OrderRequest{
+		CSR:    request(t, "a.example.com"),
+		Record: func(_ context.Context, o issuer.OrderStatus) error { recorded = o; return nil },
+	})
+	if err == nil || recorded.URL == "" || recorded.Status != "" {
+		t.Errorf("%+v, %v", recorded, err)
+	}
+}

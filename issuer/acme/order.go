@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	acmez "github.com/mholt/acmez/v3/acme"
@@ -102,13 +105,37 @@ func (j *job) order(ctx context.Context) (acmez.Order, error) {
 	if err != nil {
 		return o, err
 	}
+	if err := j.checkOrder(o); err != nil {
+		return o, err
+	}
 	j.url = o.Location
 	if record := j.request.Record; record != nil {
-		if err := record(ctx, issuer.OrderStatus{URL: o.Location, Status: o.Status, Expires: o.Expires}); err != nil {
+		status := o.Status
+		if !slices.Contains(states, status) {
+			status = "" // finish says what it is
+		}
+		if err := record(ctx, issuer.OrderStatus{URL: o.Location, Status: status, Expires: o.Expires}); err != nil {
 			return o, j.failed(fmt.Errorf("recording the order: %w", err))
 		}
 	}
 	return o, nil
+}
+
+// maxURL bounds an order's address, in bytes.
+const maxURL = 1024
+
+// states are those of RFC 8555 section 7.1.6.
+var states = []string{acmez.StatusPending, acmez.StatusReady, acmez.StatusProcessing, acmez.StatusValid, acmez.StatusInvalid}
+
+// checkOrder refuses what is not to be written down or shown: the address of an order
+// is that of a header, which may hold any bytes.
+func (j *job) checkOrder(o acmez.Order) error {
+	u, err := url.Parse(o.Location)
+	odd := func(r rune) bool { return r <= ' ' || r > '~' } // RFC 3986 section 2
+	if err != nil || u.Scheme != "https" || strings.ContainsFunc(o.Location, odd) || len(o.Location) > maxURL {
+		return fmt.Errorf("ordering at %s: the answer names the order by %s, which is no https URL of at most %d bytes", j.ca.config.Name, shown(o.Location), maxURL)
+	}
+	return nil
 }
 
 // wanted returns the order to make, after all that can be known to be wrong with
