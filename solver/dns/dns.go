@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -151,11 +152,23 @@ func (s *Solver) record(ctx context.Context, c solver.Challenge) (r Record, zone
 	if err != nil {
 		return Record{}, nil, err
 	}
+	if !plain(name) {
+		return Record{}, nil, fmt.Errorf("_acme-challenge.%s is an alias of %q, where no record is set: only letters, digits, \"-\" and \"_\" are taken there", c.Name, name)
+	}
 	zone, zoneErr := s.c.Resolver.Zone(ctx, name)
 	if ctx.Err() != nil {
 		return Record{}, nil, zoneErr
 	}
 	return Record{Name: name, Value: c.DNSValue(), Zone: zone, KeyAuthorization: c.KeyAuthorization}, zoneErr, nil
+}
+
+// plain reports whether a name can be handed on to programs and services. Who has the
+// DNS of a name chooses what it is an alias of, such as "--option=x" or a wildcard.
+func plain(name string) bool {
+	other := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}
+	return name != "" && name[0] != '-' && !strings.ContainsFunc(name, other)
 }
 
 // span waits until the name can be used, and returns what ends that.

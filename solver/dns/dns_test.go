@@ -123,6 +123,8 @@ func TestDelegation(t *testing.T) {
 			name + ". 60 CNAME via.example.test.",
 			"via.example.test. 60 CNAME www.answers.test.",
 			"_acme-challenge.loop.example.test. 60 CNAME _acme-challenge.loop.example.test.",
+			"_acme-challenge.option.example.test. 60 CNAME --output\\061x.answers.test.",
+			"_acme-challenge.wild.example.test. 60 CNAME *.answers.test.",
 		},
 	})
 	solve := dns.New(dns.Config{Provider: &updates{servers: []*nameserver.Server{s}}, Resolver: resolver(s)})
@@ -139,6 +141,11 @@ func TestDelegation(t *testing.T) {
 	}
 	if _, err := solve.Solve(t.Context(), challenge("loop.example.test")); err == nil || !strings.Contains(err.Error(), "loop") {
 		t.Errorf("a loop: %v", err)
+	}
+	for _, odd := range []string{"option.example.test", "wild.example.test"} {
+		if _, err := solve.Solve(t.Context(), challenge(odd)); err == nil || !strings.Contains(err.Error(), "where no record is set") {
+			t.Errorf("%s, which leads to what is no plain name: %v", odd, err)
+		}
 	}
 }
 
