@@ -132,7 +132,7 @@ func show(path []string, value string) string {
 	switch {
 	case !setting && !slices.Contains(harmless, strings.Join(path, ".")):
 		return Hidden
-	case setting && strings.Contains(value, "@"): // a URL with a password
+	case setting && strings.ContainsAny(value, "@?"): // a URL with a password, or with a token behind it
 		return Hidden
 	case value == "" || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }):
 		return fmt.Sprintf("%q", value)

@@ -30,8 +30,10 @@ func TestShow(t *testing.T) {
 			t.Errorf("%v: %s", path, got)
 		}
 	}
-	if got := show([]string{"solvers", "a", "url"}, "https://me:hunter2@example.com"); got != Hidden {
-		t.Error(got)
+	for _, url := range []string{"https://me:hunter2@example.com", "https://example.com/hook?token=hunter2"} {
+		if got := show([]string{"solvers", "a", "url"}, url); got != Hidden {
+			t.Error(got)
+		}
 	}
 }
 
