@@ -35,7 +35,8 @@ func (r Rate) Even(used int) Rate {
 	if !r.Limited() || used <= 0 {
 		return Rate{}
 	}
-	return Rate{1, r.interval() * 100 / time.Duration(used)}
+	i, part := r.interval(), time.Duration(used)
+	return Rate{1, i/part*100 + i%part*100/part} // i*100 may be too long: a Per can be a century
 }
 
 // From returns when one may be drawn so that reserve are left still: now, or

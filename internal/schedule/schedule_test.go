@@ -3,6 +3,7 @@
 package schedule_test
 
 import (
+	"math"
 	"strconv"
 	"testing"
 	"time"
@@ -93,5 +94,20 @@ func TestRetry(t *testing.T) {
 	}
 	if schedule.Backoff(1) != time.Minute || schedule.Backoff(9) != schedule.MaxRetry {
 		t.Error("without a certificate, the back-off is another")
+	}
+}
+
+// A rate of a century is as good as any: nothing overflows.
+func TestEvenOfLongRates(t *testing.T) {
+	for _, per := range []time.Duration{time.Hour, 1100 * day, 36500 * day} {
+		for _, used := range []int{1, 90, 100} {
+			if used == 1 && per > time.Hour {
+				continue // that is longer than there are durations
+			}
+			want := float64(per) * 100 / float64(used)
+			if got := (schedule.Rate{Count: 1, Per: per}).Even(used).Per; math.Abs(float64(got)/want-1) > 1e-9 {
+				t.Errorf("%d %% of one in %v: one in %v", used, per, got)
+			}
+		}
 	}
 }
