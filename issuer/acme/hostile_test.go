@@ -61,3 +61,15 @@ func TestOrderIsRecordedInKnownWords(t *testing.T) {
 		t.Errorf("%+v, %v", recorded, err)
 	}
 }
+
+// An account's address is written down, shown, and a part of all that is signed.
+func TestAccountHasAnAddress(t *testing.T) {
+	pebble := acmetest.Start(t, acmetest.Options{})
+	before(t, pebble).set(pathAccount, changes(func(h http.Header, _ map[string]any) {
+		h.Set("Location", "https://127.0.0.1/\x9b2J")
+	}))
+	a, err := open(t, pebble).Register(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "which is no https URL") || strings.Contains(err.Error(), "\x9b") {
+		t.Errorf("%v, %v", a, err)
+	}
+}

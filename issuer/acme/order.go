@@ -105,8 +105,8 @@ func (j *job) order(ctx context.Context) (acmez.Order, error) {
 	if err != nil {
 		return o, err
 	}
-	if err := j.checkOrder(o); err != nil {
-		return o, err
+	if !addressed(o.Location) {
+		return o, fmt.Errorf("ordering at %s: the answer names the order by %s, which is no https URL of at most %d bytes", j.ca.config.Name, shown(o.Location), maxURL)
 	}
 	j.url = o.Location
 	if record := j.request.Record; record != nil {
@@ -121,22 +121,19 @@ func (j *job) order(ctx context.Context) (acmez.Order, error) {
 	return o, nil
 }
 
-// maxURL bounds an order's address, in bytes.
+// maxURL bounds an address that is written down, in bytes.
 const maxURL = 1024
+
+// addressed reports whether what a header names a resource by can be written down,
+// shown and asked: a header may hold any bytes.
+func addressed(location string) bool {
+	u, err := url.Parse(location)
+	odd := func(r rune) bool { return r <= ' ' || r > '~' } // RFC 3986 section 2
+	return err == nil && u.Scheme == "https" && len(location) <= maxURL && !strings.ContainsFunc(location, odd)
+}
 
 // states are those of RFC 8555 section 7.1.6.
 var states = []string{acmez.StatusPending, acmez.StatusReady, acmez.StatusProcessing, acmez.StatusValid, acmez.StatusInvalid}
-
-// checkOrder refuses what is not to be written down or shown: the address of an order
-// is that of a header, which may hold any bytes.
-func (j *job) checkOrder(o acmez.Order) error {
-	u, err := url.Parse(o.Location)
-	odd := func(r rune) bool { return r <= ' ' || r > '~' } // RFC 3986 section 2
-	if err != nil || u.Scheme != "https" || strings.ContainsFunc(o.Location, odd) || len(o.Location) > maxURL {
-		return fmt.Errorf("ordering at %s: the answer names the order by %s, which is no https URL of at most %d bytes", j.ca.config.Name, shown(o.Location), maxURL)
-	}
-	return nil
-}
 
 // wanted returns the order to make, after all that can be known to be wrong with
 // it before the CA is asked.

@@ -50,6 +50,8 @@ func (s *session) register(ctx context.Context, a *Account) (*Account, error) {
 		return nil, accountError(err)
 	case got.Location == "":
 		return nil, fmt.Errorf("making the account at %s: the answer does not name the account", s.ca.config.Name)
+	case !addressed(got.Location):
+		return nil, fmt.Errorf("making the account at %s: the answer names the account by %s, which is no https URL of at most %d bytes", s.ca.config.Name, shown(got.Location), maxURL)
 	case got.Status == acmez.StatusDeactivated || got.Status == acmez.StatusRevoked:
 		return nil, fmt.Errorf("%w: the account %s is %s at %s: %s", issuer.ErrRefused, shown(got.Location), got.Status, s.ca.config.Name, anotherAccount)
 	}
