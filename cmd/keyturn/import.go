@@ -88,7 +88,7 @@ type importRow struct {
 func (r importRow) String() string {
 	switch {
 	case r.Error != "":
-		return fmt.Sprintf("%s  failed: %s", r.From, strings.ReplaceAll(r.Error, "\n", "; "))
+		return fmt.Sprintf("%s  failed: %s", r.From, printable(strings.ReplaceAll(r.Error, "\n", "; ")))
 	case !r.Imported:
 		return fmt.Sprintf("%s  %s  is managed already, as %s", r.From, strings.Join(r.Names, ","), r.ID)
 	}

@@ -56,15 +56,25 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	case err == nil:
 		return 0
 	case errors.As(err, &usage):
-		fmt.Fprintf(errOut, "keyturn: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		fmt.Fprintf(errOut, "keyturn: %s\nRun '%s --help' for usage.\n", lines(err), cmd.CommandPath())
 		return exitUsage
 	case ctx.Err() != nil:
-		fmt.Fprintf(errOut, "keyturn: interrupted: %v\n", err)
+		fmt.Fprintf(errOut, "keyturn: interrupted: %s\n", lines(err))
 		return exitFailed
 	default:
-		fmt.Fprintf(errOut, "keyturn: %v\n", err)
+		fmt.Fprintf(errOut, "keyturn: %s\n", lines(err))
 		return exitFailed
 	}
+}
+
+// lines is an error's text, in which others, such as a CA or a DNS service, may have
+// had a say, for a terminal: line by line.
+func lines(err error) string {
+	all := strings.Split(err.Error(), "\n")
+	for i, line := range all {
+		all[i] = printable(line)
+	}
+	return strings.Join(all, "\n")
 }
 
 // A usageError is a command line that makes no sense.

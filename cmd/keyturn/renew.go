@@ -145,7 +145,7 @@ func dueLine(r manager.DueResult) string {
 		return fmt.Sprintf("%s  %s  left: %v", r.ID, strings.Join(r.Names, ","), r.Err)
 	}
 	if r.Err != nil {
-		return fmt.Sprintf("%s  %s  failed: %s", r.ID, strings.Join(r.Names, ","), strings.ReplaceAll(r.Err.Error(), "\n", "; "))
+		return fmt.Sprintf("%s  %s  failed: %s", r.ID, strings.Join(r.Names, ","), printable(strings.ReplaceAll(r.Err.Error(), "\n", "; ")))
 	}
 	return fmt.Sprintf("%s  %s  renewed: generation %d", r.ID, strings.Join(r.Names, ","), r.Generation)
 }

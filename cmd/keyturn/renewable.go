@@ -108,7 +108,7 @@ func renewEach(cmd *cobra.Command, m *manager.Manager, due []explainedRow) error
 		if err != nil {
 			failed++
 			r.Error = err.Error()
-			line += strings.ReplaceAll(r.Error, "\n", "; ")
+			line += printable(strings.ReplaceAll(r.Error, "\n", "; "))
 		} else {
 			r.certRow = rowOf(done)
 			line = "renewed: " + made(done)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -19,9 +20,9 @@ func TestUnderWay(t *testing.T) {
 	at := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
 	c := &manager.Managed{State: event.State{
 		ID: "AAAAAAAAAAA", Version: event.Version{Epoch: 1, Generation: 3}, Spec: event.Spec{Issuer: "le"},
-		Order: &event.Order{Generation: 4, Issuer: "le", URL: "https://ca.example/order/1", Status: "pending", At: at, Expires: at.Add(time.Hour)},
+		Order: &event.Order{Generation: 4, Issuer: "le", URL: "https://ca.example/order/1\u009b", Status: "pending", At: at, Expires: at.Add(time.Hour)},
 		Failure: &event.Failure{
-			Attempts: 2, At: at, Next: at.Add(time.Minute), Message: "the order came to nothing", Issuer: "le", Order: "https://ca.example/order/0",
+			Attempts: 2, At: at, Next: at.Add(time.Minute), Message: "the order came to\u202enothing", Issuer: "le", Order: "https://ca.example/order/0",
 			RetryAfter: at.Add(time.Hour),
 			Problem: &event.Problem{
 				Type: "urn:ietf:params:acme:error:compound", Detail: "Errors during validation\x1b[2J", Instance: "https://ca.example/doc",
@@ -37,7 +38,7 @@ func TestUnderWay(t *testing.T) {
 	}}
 	d := new(detail)
 	d.underWay(c)
-	want := strings.Split(`order for generation 4 at le since 2026-11-23T06:00:00Z: https://ca.example/order/1 pending
+	want := strings.Split(`order for generation 4 at le since 2026-11-23T06:00:00Z: https://ca.example/order/1  pending
 attempt 2 failed at le, 2026-11-23T06:00:00Z; the next is 2026-11-23T06:01:00Z
   the order came to nothing
   order https://ca.example/order/0
@@ -69,5 +70,13 @@ func TestExplained(t *testing.T) {
 	list := []explainedRow{{Cause: "pause"}, {Cause: "rule", at: time.Unix(2, 0)}, {Cause: "mark", at: time.Unix(1, 0)}}
 	if byTime(list); list[0].Cause != "mark" || list[2].Cause != "pause" {
 		t.Errorf("%+v", list)
+	}
+}
+
+// What others wrote neither steers a terminal nor is written backwards there.
+func TestErrorsAreLines(t *testing.T) {
+	err := errors.Join(errors.New("making x: the CA says \x1b]0;hello\a"), errors.New("two\u202e"))
+	if got, want := lines(err), "making x: the CA says  ]0;hello \ntwo "; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
