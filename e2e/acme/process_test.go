@@ -47,7 +47,7 @@ func (o *output) tail() string {
 type process struct {
 	cmd      *exec.Cmd
 	out, err output
-	done     chan struct{} // closed when it has ended
+	done     <-chan struct{} // closed when it has ended
 }
 
 func (p *process) String() string {
@@ -67,18 +67,14 @@ func (p *process) ended() bool {
 // its own. It ends with the test at the latest, and is looked at for races.
 func start(t *testing.T, state, input, program string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
+	p := &process{cmd: exec.Command(program, args...)}
 	p.cmd.Env = environment(state)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = strings.NewReader(input), &p.out, &p.err
 	p.cmd.WaitDelay = patience // of descendants that have the streams still
-	testprogram.EndWithParent(p.cmd)
-	if err := p.cmd.Start(); err != nil {
+	var err error
+	if p.done, err = testprogram.Start(p.cmd); err != nil {
 		t.Fatalf("starting %s: %v", program, err)
 	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // the code tells
-	}()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill() // it may have ended
 		<-p.done
