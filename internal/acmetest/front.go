@@ -96,20 +96,25 @@ func (c *CA) Revoked(leaf *x509.Certificate) (reason int, revoked bool) {
 	return answer.Reason, answer.Status == "Revoked"
 }
 
-// A counter counts the orders that were finalised, and lets Pebble make one order
-// at a time: where it looks for authorisations to use again, two at once can wait
-// for each other for ever, with all others behind them.
+// A counter counts the orders that were finalised, and lets Pebble make an order only
+// while it makes no other and shows no authorisation: where it looks for authorisations
+// to use again, it can wait for one of these, and that for it, for ever, with all others
+// behind them.
 type counter struct {
 	next   http.Handler
-	making sync.Mutex
+	making sync.RWMutex
 	mu     sync.Mutex
 	orders map[string]int // by setOf(names); guarded by mu
 }
 
 func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/order-plz" {
+	switch {
+	case r.URL.Path == "/order-plz":
 		c.making.Lock()
 		defer c.making.Unlock()
+	case strings.HasPrefix(r.URL.Path, "/authZ/"):
+		c.making.RLock()
+		defer c.making.RUnlock()
 	}
 	if !strings.HasPrefix(r.URL.Path, "/finalize-order/") {
 		c.next.ServeHTTP(w, r)
