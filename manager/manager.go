@@ -119,8 +119,9 @@ type Manager struct {
 	trust atomic.Pointer[trust]
 	live  atomic.Pointer[view] // Run's; nil while it does not run
 
-	running atomic.Pointer[scheduler] // Run's, as live
-	set     atomic.Pointer[settings]  // as they were read last
+	parsed  atomic.Pointer[parsedConfig] // as it was read last
+	running atomic.Pointer[scheduler]    // Run's, as live
+	set     atomic.Pointer[settings]     // as they were read last
 	ledger  ledger
 
 	mu        sync.Mutex

@@ -38,13 +38,26 @@ func (m *Manager) ConfigText(ctx context.Context) ([]byte, bus.Position, error) 
 // Config returns the shared configuration as it stands. The error may be
 // ErrNoConfig.
 func (m *Manager) Config(ctx context.Context) (*ConfigEntry, error) {
-	e, at, err := m.entry(ctx, event.ConfigKey)
+	e, at, err := m.configEntry(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.openConfig(e, at)
+}
+
+// configEntry reads and verifies what Config opens.
+func (m *Manager) configEntry(ctx context.Context) (e *event.Event, at bus.Position, err error) {
+	e, at, err = m.entry(ctx, event.ConfigKey)
 	if isNotFound(err) {
-		return nil, ErrNoConfig
+		return nil, at, ErrNoConfig
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the shared configuration: %w", err)
+		return nil, at, fmt.Errorf("reading the shared configuration: %w", err)
 	}
+	return e, at, nil
+}
+
+func (m *Manager) openConfig(e *event.Event, at bus.Position) (*ConfigEntry, error) {
 	c, ok := e.Body.(*event.Config)
 	if !ok {
 		return nil, fmt.Errorf("reading the shared configuration: %w", event.ErrUnsupported)
@@ -56,16 +69,32 @@ func (m *Manager) Config(ctx context.Context) (*ConfigEntry, error) {
 	return &ConfigEntry{text, at, e.Signer, e.Time}, nil
 }
 
-// shared parses the shared configuration.
+// A parsedConfig is the shared configuration that stands at a position.
+type parsedConfig struct {
+	at     bus.Position
+	shared *config.Shared
+}
+
+// shared returns the shared configuration, which the caller must not change. Its
+// signature is verified each time, because managers can be revoked; it is opened and
+// parsed once for as long as it is the same.
 func (m *Manager) shared(ctx context.Context) (*config.Shared, bus.Position, error) {
-	text, at, err := m.ConfigText(ctx)
+	e, at, err := m.configEntry(ctx)
 	if err != nil {
 		return nil, at, err
 	}
-	shared, err := config.ParseShared(text)
+	if known := m.parsed.Load(); known != nil && known.at == at {
+		return known.shared, at, nil
+	}
+	c, err := m.openConfig(e, at)
+	if err != nil {
+		return nil, at, err
+	}
+	shared, err := config.ParseShared(c.Text)
 	if err != nil {
 		return nil, at, fmt.Errorf("the shared configuration on the bus: %w", err)
 	}
+	m.parsed.Store(&parsedConfig{at, shared})
 	return shared, at, nil
 }
 
