@@ -238,6 +238,8 @@ func TestWhatDoesNotFitAnOrder(t *testing.T) {
 	for what, change := range map[string]func(*event.State){
 		"nothing":      func(*event.State) {},
 		"mark":         nil,
+		"compromised":  func(*event.State) {},
+		"rekey mark":   func(s *event.State) { s.Mark = &event.Mark{Reason: event.ReasonRekey, At: s.Order.At} },
 		"other names":  func(s *event.State) { s.Spec.Names = []string{"b.example"} },
 		"other key":    func(s *event.State) { s.Spec.KeyType = "ecdsa-p384" },
 		"other issuer": func(s *event.State) { s.Order.Issuer = "another" },
@@ -275,7 +277,11 @@ func TestWhatDoesNotFitAnOrder(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got, err := m.Renew(t.Context(), c.ID, event.ReasonRenewal)
+			reason := event.ReasonRenewal
+			if what == "compromised" || what == "rekey mark" {
+				reason = event.ReasonCompromised
+			}
+			got, err := m.Renew(t.Context(), c.ID, reason)
 			if err != nil {
 				t.Fatal(err)
 			}

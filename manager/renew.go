@@ -98,6 +98,9 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need,
 	}
 	defer m.working(c.ID)()
 	draft := m.resumed(c, means.asked)
+	if reason == event.ReasonCompromised && (c.Mark == nil || c.Mark.Reason != reason) {
+		draft = nil // who knows the key that is served may know the order's, too; such a mark has dropped it already
+	}
 	claimed, err := m.claim(ctx, c, reason, draft != nil)
 	if err != nil {
 		m.giveBack(ctx, c, asked, n, unfit == nil)
