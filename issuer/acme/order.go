@@ -86,11 +86,15 @@ func (j *job) begin(ctx context.Context) (acmez.Order, error) {
 }
 
 // unknownOrder says whether the CA does not know an order, or not as this
-// account's. Pebble and Boulder answer 404, step-ca and others 400 or 403.
+// account's. Pebble and Boulder answer 404, step-ca and others 400 or 403, with a
+// problem's type: without one it is something on the way that forbids, and the order
+// may have become a certificate.
 func unknownOrder(err error) bool {
 	switch statusOf(err) {
-	case http.StatusNotFound, http.StatusGone, http.StatusForbidden, http.StatusUnauthorized:
+	case http.StatusNotFound, http.StatusGone:
 		return true
+	case http.StatusForbidden, http.StatusUnauthorized:
+		return kindOf(err) != ""
 	}
 	return kindOf(err) == malformed
 }

@@ -58,6 +58,28 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A gateway that forbids says nothing of the order, which is finalised by then.
+func TestResumeBehindAGateway(t *testing.T) {
+	pebble := acmetest.Start(t, acmetest.Options{})
+	f := before(t, pebble)
+	ca := open(t, pebble)
+	csr := request(t, "www.example.com")
+	f.set(pathCert, says(503, "serverInternal", "down"))
+	url := failing(t, ca, csr, "")
+	f.set(pathCert, nil)
+	f.set(pathOrder, sends(http.StatusForbidden, "text/html", "<html>"))
+	_, err := ca.Order(t.Context(), issuer.OrderRequest{CSR: csr, Resume: url})
+	var failed *issuer.OrderError
+	if !errors.As(err, &failed) || failed.Over || failed.URL != url {
+		t.Error(err)
+	}
+	f.set(pathOrder, nil)
+	order(t, pebble, ca, issuer.OrderRequest{CSR: csr, Resume: url})
+	if n := f.count(pathNewOrder); n != 1 || pebble.Finalized() != 1 {
+		t.Errorf("%d orders, %d finalised", n, pebble.Finalized())
+	}
+}
+
 // failing orders in vain and returns the order's URL, which stays good.
 func failing(t *testing.T, ca *acme.CA, csr *x509.CertificateRequest, resume string) string {
 	t.Helper()
