@@ -14,20 +14,8 @@ import (
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/schedule"
+	"github.com/keyturn/keyturn/issuer/acme"
 )
-
-// letsEncrypt are Let's Encrypt's limits as of August 2026
-// (https://letsencrypt.org/docs/rate-limits).
-var letsEncrypt = config.Limits{
-	Orders:   config.Rate{Count: 300, Per: 3 * time.Hour},
-	Domain:   config.Rate{Count: 50, Per: 7 * 24 * time.Hour},
-	Set:      config.Rate{Count: 5, Per: 7 * 24 * time.Hour},
-	Failures: config.Rate{Count: 5, Per: time.Hour},
-}
-
-// presets are the limits of CAs that publish them, by the name of the directory.
-// That of Let's Encrypt's staging environment are higher, and change.
-var presets = map[string]config.Limits{"letsencrypt": letsEncrypt}
 
 // settings are what of the shared configuration says when, and whom, to ask.
 type settings struct {
@@ -50,15 +38,24 @@ func newSettings(c *config.Shared, at bus.Position) *settings {
 			continue
 		}
 		s.informs[name] = true
-		limits, known := presets[i.ACME.Directory]
-		if i.ACME.Limits != nil {
-			limits, known = *i.ACME.Limits, true
-		}
-		if known {
+		if limits := limitsOf(i.ACME); limits != (config.Limits{}) {
 			s.limits[name] = limits
 		}
 	}
 	return s
+}
+
+// limitsOf are an issuer's limits: those that the configuration has, or else those
+// that the CA publishes. The zero Limits are none.
+func limitsOf(c *config.ACME) config.Limits {
+	if c.Limits != nil {
+		return *c.Limits
+	}
+	l := acme.Presets[c.Directory].Limits
+	return config.Limits{
+		Orders: config.Rate(l.Orders), Domain: config.Rate(l.Domain),
+		Set: config.Rate(l.Set), Failures: config.Rate(l.Failures),
+	}
 }
 
 // settings reads them. They are parsed once for each configuration.
@@ -149,7 +146,7 @@ func (m *Manager) Limits(ctx context.Context, issuer string) ([]Limit, error) {
 	}
 	var all []Limit
 	for _, name := range names {
-		list, err := m.limitsOf(ctx, name, set.limits[name])
+		list, err := m.left(ctx, name, set.limits[name])
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +155,7 @@ func (m *Manager) Limits(ctx context.Context, issuer string) ([]Limit, error) {
 	return all, nil
 }
 
-func (m *Manager) limitsOf(ctx context.Context, issuer string, limits config.Limits) ([]Limit, error) {
+func (m *Manager) left(ctx context.Context, issuer string, limits config.Limits) ([]Limit, error) {
 	now := time.Now()
 	var list []Limit
 	add := func(key string, full time.Time) {

@@ -103,7 +103,7 @@ func newVirtual(t *testing.T) *virtual {
 	}
 	v := &virtual{
 		m: m, budgets: make(map[string]*event.Budget), tats: make(map[string]time.Time), minutes: make(map[int64]int),
-		set: &settings{after: 3, limits: map[string]config.Limits{"ca": letsEncrypt}},
+		set: &settings{after: 3, limits: map[string]config.Limits{"ca": limitsOf(&config.ACME{Directory: "letsencrypt"})}},
 	}
 	v.stats.reasons = make(map[string]int)
 	return v
