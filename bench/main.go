@@ -99,6 +99,8 @@ type scale struct {
 	few, many  int   // certificates held while one is replaced
 	memory     int   // certificates held lazily
 	handshakes int   // while certificates are replaced
+	orders     int   // rounds of orders at a CA, one after the other
+	renewals   int   // in a batch, several at once
 	rounds     int
 	slice      time.Duration // of one contender in one round
 }
@@ -106,11 +108,11 @@ type scale struct {
 var (
 	full = scale{
 		sizes: []int{1, 1_000, 100_000, 1_000_000}, peers: 100_000, few: 1_000, many: 1_000_000,
-		memory: 100_000, handshakes: 1_000_000, rounds: 401, slice: 500 * time.Microsecond,
+		memory: 100_000, handshakes: 1_000_000, orders: 201, renewals: 32, rounds: 401, slice: 500 * time.Microsecond,
 	}
 	small = scale{
 		sizes: []int{1, 200}, peers: 200, few: 10, many: 1_000,
-		memory: 200, handshakes: 1_000, rounds: 3, slice: 200 * time.Microsecond,
+		memory: 200, handshakes: 1_000, orders: 3, renewals: 3, rounds: 3, slice: 200 * time.Microsecond,
 	}
 )
 
@@ -138,6 +140,8 @@ func (b *bench) works() []work {
 		work{"reload", b.reload},
 		work{"memory", b.memoryHeld},
 		work{"handshake", b.handshake},
+		work{"order", b.order},
+		work{"renew", b.renew},
 		work{"replace during handshakes", b.turn})
 }
 

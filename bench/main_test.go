@@ -47,6 +47,9 @@ func TestQuick(t *testing.T) {
 		"reload a pair of files that changed":             {nameStatic, nameStore, nameWatcher, namePemfile, nameCertMagic},
 		"hold 200 certificates":                           {"raw bytes", "Store, lazily", "Store, opened", nameCertMagic},
 		"full TLS 1.3 handshake":                          {"static tls.Config", "static again", nameStore, nameTrust, nameCertMagic, nameAutocert, nameWatcher, namePemfile},
+		"order a certificate":                             {"every ms", "adaptive", "acmez"},
+		"renew, one after the other":                      {"Keyturn's client", "acmez, every ms", nameInMemory, nameOnNATS},
+		"renew, 8 at once":                                {"Keyturn's client", "acmez, every ms", nameInMemory, nameOnNATS},
 		"1,000 handshakes while replacing":                {nameStore, nameStore, nameStore},
 	} {
 		if !slices.Equal(got[work], want) {
