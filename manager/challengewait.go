@@ -18,6 +18,10 @@ import (
 // bus, and reports at most once a second.
 const answerTimeout = 30 * time.Second
 
+// firstReport is how long is waited for a host that has just joined and that nothing
+// was heard of yet, where there is no other that could answer.
+const firstReport = 5 * time.Second
+
 var errSlowBoard = fmt.Errorf("the bus has not given them for %v", answerTimeout)
 
 // UnansweredError says that a CA that looked would not find the answer to a challenge
@@ -105,17 +109,20 @@ func (g *answers) leave() {
 
 // wait returns when every live replica answers by the entry at a place, or a later one.
 func (w *answerWatch) wait(ctx context.Context, name string, at bus.Position) error {
-	timer := time.NewTimer(answerTimeout)
+	timer, first := time.NewTimer(answerTimeout), time.NewTimer(firstReport)
 	defer timer.Stop()
+	defer first.Stop()
+	alone := false // nobody who has just joined is waited for any more
 	for ended := false; ; {
 		changed := w.view.next()
 		ready, left := w.look(at, time.Now())
 		left.Name = name
-		if ready && len(left.Missing) == 0 {
-			if left.Of == 0 {
-				return left
-			}
+		switch {
+		case !ready || len(left.Missing) > 0:
+		case left.Of > 0:
 			return nil
+		case ended || alone || !w.expects(time.Now()):
+			return left
 		}
 		switch {
 		case ended && !ready:
@@ -128,10 +135,25 @@ func (w *answerWatch) wait(ctx context.Context, name string, at bus.Position) er
 		case <-changed:
 		case <-ctx.Done():
 			ended = true
+		case <-first.C:
+			alone = true
 		case <-timer.C:
 			ended = true
 		}
 	}
+}
+
+// expects reports whether a host of the group has just joined and may report soon.
+func (w *answerWatch) expects(now time.Time) bool {
+	v := w.view
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, h := range v.hosts {
+		if h.Group == w.g.group && h.live() && h.head() == nil && now.Sub(h.Joined) < time.Minute {
+			return true
+		}
+	}
+	return false
 }
 
 // look judges what is known, and reports whether everything was read.

@@ -268,3 +268,17 @@ func logged(v any) string {
 	slog.New(slog.NewTextHandler(&b, nil)).Info("it", "account", v)
 	return b.String()
 }
+
+// TestALostAccountIsNotMadeAgain: its key may be one that others have.
+func TestALostAccountIsNotMadeAgain(t *testing.T) {
+	pebble := acmetest.Start(t, acmetest.Options{})
+	f := before(t, pebble)
+	ca := open(t, pebble, func(c *acme.Config) { c.Account.URL = pebble.Directory() + "/account/1" })
+	_, err := ca.Register(t.Context())
+	if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), "another account") {
+		t.Error(err)
+	}
+	if n := f.count(pathAccount); n != 1 {
+		t.Errorf("%d requests for accounts: it was looked for, and nothing else", n)
+	}
+}

@@ -42,7 +42,9 @@ func (s *session) register(ctx context.Context, a *Account) (*Account, error) {
 		a = settled
 	}
 	got, err := s.find(ctx, a.Key)
-	if kindOf(err) == accountDoesNotExist {
+	// One that was there before is not made again: who kept a former key, and can
+	// have it used once more, would have an account that is proven our names.
+	if kindOf(err) == accountDoesNotExist && a.URL == "" {
 		got, err = s.create(ctx, a.Key)
 	}
 	switch {
@@ -95,7 +97,11 @@ const anotherAccount = "the issuer needs another account: an issuer of a new nam
 
 // accountError is a failure that has to do with the account itself.
 func accountError(err error) error {
-	if kindOf(err) != unauthorized {
+	switch kindOf(err) {
+	case unauthorized:
+	case accountDoesNotExist:
+		return fmt.Errorf("%w: %w: the CA does not know the account any more, and %s", issuer.ErrRefused, err, anotherAccount)
+	default:
 		return err
 	}
 	return fmt.Errorf("%w: %w: if the account was deactivated or its binding was withdrawn, %s", issuer.ErrRefused, err, anotherAccount)
