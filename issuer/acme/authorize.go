@@ -108,6 +108,10 @@ func (j *job) authorize(ctx context.Context, url string) error {
 	return j.validate(ctx, url, c)
 }
 
+// startedTime is how long the outcome of a validation is waited for that the CA
+// says was begun already.
+const startedTime = 5 * time.Second
+
 // validate asks the CA to look at the answer, and waits for what it finds.
 func (j *job) validate(ctx context.Context, url string, c *picked) error {
 	var initiated error
@@ -117,13 +121,15 @@ func (j *job) validate(ctx context.Context, url string, c *picked) error {
 			return err
 		})
 	}
+	// A CA may call malformed what an earlier call, or a lost answer, has asked for.
+	patient := time.Now().Add(startedTime)
 	return j.ca.poll(ctx, "the validation of "+c.name, func(ctx context.Context) (bool, time.Duration, error) {
 		authz, retryAfter, err := j.lookAt(ctx, url)
 		if err != nil {
 			return false, 0, err
 		}
 		over, err := j.judge(authz)
-		if !over && initiated != nil {
+		if !over && initiated != nil && !(kindOf(initiated) == malformed && time.Now().Before(patient)) {
 			return true, 0, initiated
 		}
 		return over, retryAfter, err
