@@ -117,23 +117,18 @@ func checkProof(s *event.Spec, shared *config.Shared) error {
 	}
 	all, proving := append([]string{s.Issuer}, s.Fallbacks...), 0
 	for _, name := range all {
-		c := shared.Issuers[name].ACME
-		if c == nil {
-			continue
-		}
-		proving++
-		if err := provable(s.Names, cmp.Or(s.Challenge, c.Challenge)); err != nil {
-			return err
+		if shared.Issuers[name].ACME != nil {
+			proving++
 		}
 	}
 	if proving == 0 && (s.Challenge != "" || s.Profile != "") {
 		return &InvalidError{fmt.Sprintf("a challenge or a profile is for an issuer of type acme, and %s is of type %s", strings.Join(all, ", "), shared.Issuers[s.Issuer].Type)}
 	}
-	return nil
+	return provable(s.Names, s.Challenge)
 }
 
-// provable returns an error if one of the names cannot be proven by a challenge;
-// "" is the one that fits each name.
+// provable returns an error if one of the names cannot be proven by a challenge. ""
+// is the issuer's default or, where that cannot prove a name, another one that can.
 func provable(list []string, challenge string) error {
 	for _, name := range list {
 		_, err := netip.ParseAddr(name)

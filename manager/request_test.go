@@ -34,13 +34,13 @@ func TestProofsThatCannotBe(t *testing.T) {
 		"any":                        {event.Spec{Issuer: "public", Names: []string{"a.example", "*.a.example", "192.0.2.1"}}, ""},
 		"wildcard by dns":            {event.Spec{Issuer: "ports", Names: []string{"*.a.example"}, Challenge: "dns-01"}, ""},
 		"wildcard by a port":         {event.Spec{Issuer: "public", Names: []string{"a.example", "*.a.example"}, Challenge: "tls-alpn-01"}, "*.a.example: a wildcard"},
-		"wildcard by a setting":      {event.Spec{Issuer: "ports", Names: []string{"*.a.example"}}, "not by http-01"},
+		"wildcard beside a setting":  {event.Spec{Issuer: "ports", Names: []string{"a.example", "*.a.example"}}, ""},
+		"wildcard at a stand-in":     {event.Spec{Issuer: "public", Fallbacks: []string{"ports"}, Names: []string{"*.a.example"}}, ""},
 		"address by dns":             {event.Spec{Issuer: "public", Names: []string{"2001:db8::1"}, Challenge: "dns-01"}, "2001:db8::1: an IP address"},
 		"unknown challenge":          {event.Spec{Issuer: "public", Names: []string{"a.example"}, Challenge: "http"}, "use one of http-01, tls-alpn-01, dns-01"},
 		"challenge of the built-in":  {event.Spec{Issuer: "internal", Names: []string{"a.example"}, Challenge: "http-01"}, "internal is of type local"},
 		"profile of the built-in":    {event.Spec{Issuer: "internal", Names: []string{"a.example"}, Profile: "shortlived"}, "internal is of type local"},
 		"the built-in stands in":     {event.Spec{Issuer: "public", Fallbacks: []string{"internal"}, Names: []string{"a.example"}, Profile: "shortlived"}, ""},
-		"a stand-in that cannot":     {event.Spec{Issuer: "public", Fallbacks: []string{"ports"}, Names: []string{"*.a.example"}}, "not by http-01"},
 		"the built-in with wildcard": {event.Spec{Issuer: "internal", Names: []string{"*.a.example"}}, ""},
 	} {
 		err := checkProof(&c.spec, twoCAs())

@@ -122,8 +122,8 @@ func (m *Manager) UpdateConfig(ctx context.Context, text []byte, after bus.Posit
 }
 
 // fits checks a new configuration against what is there: every issuer in use
-// is still in it, can still be proven the names, and opens with its new settings
-// if it was made.
+// is still in it, still goes with the certificate's challenge and profile, and opens
+// with its new settings if it was made.
 func (m *Manager) fits(ctx context.Context, shared *config.Shared) error {
 	list, err := m.List(ctx)
 	if err != nil {

@@ -140,7 +140,11 @@ func renewIssuer(cmd *cobra.Command, issuer, reason string) error {
 		defer work(ctx, m, ids)()
 		err := m.WatchMarked(ctx, ids, func(done, failed, of int) {
 			r.Renewed, r.Failed = done, failed
-			p.say(issuer, fmt.Sprintf("%d of %d certificates are made anew; the last attempt failed with %d", done, of, failed))
+			said := fmt.Sprintf("%d of %d certificates are made anew", done, of)
+			if failed > 0 {
+				said += fmt.Sprintf("; the last attempt at %d of the others failed", failed)
+			}
+			p.say(issuer, said)
 		})
 		if err != nil {
 			err = fmt.Errorf("%w; the others stay marked, and whoever runs goes on: `keyturn renew --due` where nobody does, `keyturn cert renewable --all` says what each waits for", err)
