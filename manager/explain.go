@@ -90,7 +90,7 @@ func (c *Managed) tell(cause Cause, now time.Time) string {
 		}
 		return fmt.Sprintf("the CA suggests a time from %s to %s", stamp(c.Renewal.Start), stamp(c.Renewal.End))
 	case CauseHold:
-		return c.Hold.Reason
+		return fmt.Sprintf("%s, until %s", c.Hold.Reason, stamp(c.Hold.Until))
 	}
 	if before, err := config.ParseRenewBefore(c.Spec.RenewBefore); err == nil && !before.IsZero() && before.Of(c.lifetime()) != (config.RenewBefore{}).Of(c.lifetime()) {
 		return fmt.Sprintf("renew_before is %s", before)

@@ -103,7 +103,11 @@ func (m *Manager) revokeAtCA(ctx context.Context, c *Managed, r event.Record, o 
 			return err
 		}
 	}
-	return revoker.Revoke(ctx, leaf, key, o.Reason)
+	err = revoker.Revoke(ctx, leaf, key, o.Reason)
+	if err != nil && r.Issuer == "" {
+		return fmt.Errorf("%w; it was imported, and signed by %q: if issuer %q is not that CA, ask that one to revoke it", err, leaf.Issuer.String(), name)
+	}
+	return err
 }
 
 // signer is the issuer whose certificate a record is of; that of the spec where the

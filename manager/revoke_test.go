@@ -5,6 +5,8 @@ package manager
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,6 +139,23 @@ func TestWhatCannotBeRevoked(t *testing.T) {
 	var missing *NotFoundError
 	if err := m.Revoke(t.Context(), event.NewID(), RevokeOptions{}); !errors.As(err, &missing) {
 		t.Error(err)
+	}
+}
+
+// TestRevokeImported is of a certificate that another CA signed: the issuer does
+// not know it, and the error says who does.
+func TestRevokeImported(t *testing.T) {
+	_, m, _ := newACMEFleet(t, acmetest.Options{})
+	c, err := m.Import(t.Context(), elsewhere(t, newSigner(t), "a.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.Revoke(t.Context(), c.ID, RevokeOptions{})
+	if by := leafOf(t, c).Issuer.String(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("it was imported, and signed by %q", by)) {
+		t.Errorf("%v, want that %s signed it", err, by)
+	}
+	if c = at(t, m, c.ID); !c.History[0].Revoked.IsZero() || c.Mark != nil {
+		t.Errorf("written down: %+v, %+v", c.History, c.Mark)
 	}
 }
 
