@@ -48,7 +48,7 @@ test: ## run all tests with the race detector; needs Go and gcc, no root
 	$(GO) run ./internal/gotest -run 'Alloc|WhileReplacing' .
 	$(GO) build -o build/gotest ./internal/gotest
 	for module in $(MODULES); do \
-		(cd $$module && CGO_ENABLED=1 $(CURDIR)/build/gotest -race -timeout 20m ./...); \
+		(cd $$module && CGO_ENABLED=1 $(CURDIR)/build/gotest -race -timeout 35m ./...); \
 	done
 
 lint: ## vet, staticcheck, gofumpt, tidy modfiles, fresh generated files
