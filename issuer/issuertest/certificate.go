@@ -45,12 +45,13 @@ func testLifetime(t *testing.T, c Config) {
 	}
 }
 
+// testValidity does not want a certificate to begin before it was asked for. Not
+// every CA backdates: one that does not gives the whole second in which it signs
+// (RFC 5280 section 4.1.2.5), which may have begun since. What has to have begun
+// when it is there, issue has checked.
 func testValidity(t *testing.T, c Config) {
 	before := time.Now()
 	leaf := c.issue(t, c.request(t, c.key(t), "www.@"), 0)
-	if leaf.NotBefore.After(before) {
-		t.Errorf("it begins at %s, after it was asked for at %s", leaf.NotBefore, before)
-	}
 	if back := before.Sub(leaf.NotBefore); back > c.MaxBackdate {
 		t.Errorf("it begins %s before it was asked for; at most %s is allowed", back, c.MaxBackdate)
 	}
