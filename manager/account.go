@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
@@ -139,7 +140,8 @@ func (m *Manager) acmeConfig(name string, c *config.ACME, shared *config.Shared)
 	settings := acme.Config{
 		Name: name, Directory: directoryOf(c), TermsAgreed: c.TermsAgreed, Contact: c.Contact,
 		Profile: c.Profile, PreferredChain: c.PreferredChain, Challenge: c.Challenge,
-		Solve: m.solve, SkipCAA: c.SkipCAA, Resolvers: shared.Resolvers, Logger: m.logger,
+		Patience: issueTimeout - time.Minute, // so that the error is the issuer's, who knows what did not come
+		Solve:    m.solve, SkipCAA: c.SkipCAA, Resolvers: shared.Resolvers, Logger: m.logger,
 	}
 	if c.EAB != nil {
 		settings.EAB = &acme.EAB{KeyID: c.EAB.KeyID, HMACKey: c.EAB.HMACKey}

@@ -57,6 +57,7 @@ type generation struct {
 // issue obtains the claimed generation: key and request, chain, check, seal.
 // With a draft it goes on with that.
 func (m *Manager) issue(ctx context.Context, k *keeper, with means, d *draft) (g generation, err error) {
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, issueTimeout)
 	defer cancel()
 	c := k.now()
@@ -66,7 +67,10 @@ func (m *Manager) issue(ctx context.Context, k *keeper, with means, d *draft) (g
 		}
 	}
 	chain, err := m.order(ctx, k, with, d)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil && outer.Err() == nil:
+		return g, fmt.Errorf("issuer %q has not come to an end within %s, and is asked again later: %w", with.asked, issueTimeout, err)
+	case err != nil:
 		return g, fmt.Errorf("issuer %q: %w", with.asked, err)
 	}
 	if g.leaf, err = issuer.Check(chain, d.csr, time.Now()); err != nil {
@@ -85,7 +89,7 @@ type answerError struct {
 }
 
 func (e *answerError) Error() string {
-	return fmt.Sprintf("the answer of issuer %q is refused: %v", e.issuer, e.err)
+	return fmt.Sprintf("the answer of issuer %q is refused: %v: nothing of it is served, and another is ordered later; if it stays so, tell the CA, or use another issuer", e.issuer, e.err)
 }
 func (e *answerError) Unwrap() error { return e.err }
 

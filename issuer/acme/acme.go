@@ -52,7 +52,7 @@ func New(c Config) (*CA, error) {
 		transport: t,
 		http:      &http.Client{Transport: t, CheckRedirect: checkRedirect},
 		resolver:  resolve.New(complete.Resolvers),
-		patience:  patience,
+		patience:  complete.Patience,
 		turn:      make(chan struct{}, 1),
 		account:   complete.Account,
 	}, nil

@@ -61,6 +61,9 @@ type Config struct {
 	// Poll is how long to wait before the next look at something that has been waited
 	// for so long, where the CA does not say; nil is Adaptive.
 	Poll func(waited time.Duration) time.Duration
+	// Timeout bounds one request, its answer included, and Patience how long a state
+	// is waited for within one call; 0 are 30 seconds and five minutes.
+	Timeout, Patience time.Duration
 	// Version is Keyturn's, for the CA's log.
 	Version string
 	// Logger gets what is worth knowing but no error; nil is nobody.
@@ -110,6 +113,7 @@ func (c Config) complete() (Config, error) {
 		}
 	}
 	c.Challenge = cmp.Or(c.Challenge, solver.HTTP01)
+	c.Timeout, c.Patience = cmp.Or(c.Timeout, requestTimeout), cmp.Or(c.Patience, patience)
 	if c.Poll == nil {
 		c.Poll = Adaptive
 	}

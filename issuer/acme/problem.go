@@ -3,6 +3,7 @@
 package acme
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -70,6 +71,10 @@ var advice = map[string]string{
 	userActionRequired:      "the CA wants something of a person: most often its terms have changed, and have to be read and agreed to there",
 }
 
+// unproven is what to do about a validation that ended as unauthorized, which is said
+// of accounts, too.
+const unproven = "what the CA finds is not the answer: the record has to be seen by the whole world, or every address of the name has to lead to a replica"
+
 // refused are the types of problems after which asking again is of no use.
 var refused = map[string]bool{
 	badCSR: true, badPublicKey: true, badRevocationReason: true, badSignatureAlgorithm: true, caa: true,
@@ -82,10 +87,13 @@ var refused = map[string]bool{
 func explain(err error) error {
 	var p acmez.Problem
 	if !errors.As(err, &p) {
-		return &plain{shown(reason(err)) + distrust(err), err}
+		return &plain{shown(reason(err)) + ": " + cmp.Or(distrust(err), elsewhere), err}
 	}
 	return withAdvice(problem(&p))
 }
+
+// elsewhere is what to do where no CA has said what is wrong.
+const elsewhere = "it is tried again later; if it stays so, see whether the CA can be reached from here, and whether it is the CA that answers at the issuer's directory"
 
 // reason is an error's text without what the layers above it say of addresses and
 // attempts.
@@ -139,8 +147,11 @@ func adviceFor(p *issuer.Problem) string {
 	if say, ok := advice[p.Kind()]; ok {
 		return say
 	}
+	if p.Kind() == unauthorized && p.Name != "" {
+		return unproven
+	}
 	for i := range p.Parts {
-		if say, ok := advice[p.Parts[i].Kind()]; ok {
+		if say := adviceFor(&p.Parts[i]); say != "" {
 			return say
 		}
 	}
@@ -197,7 +208,7 @@ func (p *plain) Unwrap() error { return p.err }
 // distrust is advice where the CA's web server is not trusted.
 func distrust(err error) string {
 	if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) {
-		return ": if this is a private CA, give the root of its web server as the issuer's roots"
+		return "if this is a private CA, give the root of its web server as the issuer's roots"
 	}
 	return ""
 }

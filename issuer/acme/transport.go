@@ -58,7 +58,7 @@ func newTransport(c Config) *transport {
 			IdleConnTimeout:        90 * time.Second,
 			ForceAttemptHTTP2:      true,
 		},
-		timeout: requestTimeout,
+		timeout: c.Timeout,
 		agent:   agent,
 	}
 }
