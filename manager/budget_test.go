@@ -166,7 +166,7 @@ func TestTheScheduleDrawsEvenly(t *testing.T) {
 		}
 		for _, id := range ids {
 			if c := at(t, m, id); c.Mark != nil {
-				if e := m.Explain(t.Context(), c); e.Cause != CauseMark || !e.Due || e.Issuer != "internal" {
+				if e := m.NewExplainer(t.Context()).Explain(c); e.Cause != CauseMark || !e.Due || e.Issuer != "internal" {
 					t.Errorf("%+v", e)
 				}
 			}
@@ -215,7 +215,7 @@ func TestAHoldIsWrittenOnce(t *testing.T) {
 		if got.Hold == nil || got.Failure != nil || got.Generation != 1 || got.Claim != nil || counter.count(event.StateKey(c.ID)) != 1 {
 			t.Fatalf("%+v, written %d times", got.State, counter.count(event.StateKey(c.ID)))
 		}
-		if e := m.Explain(t.Context(), got); e.Cause != CauseHold || e.Due || !e.At.Equal(got.Hold.Until) || !strings.Contains(e.Why, "exactly these names") || !strings.HasSuffix(e.Why, ", until "+stamp(got.Hold.Until)) {
+		if e := m.NewExplainer(t.Context()).Explain(got); e.Cause != CauseHold || e.Due || !e.At.Equal(got.Hold.Until) || !strings.Contains(e.Why, "exactly these names") || !strings.HasSuffix(e.Why, ", until "+stamp(got.Hold.Until)) {
 			t.Errorf("%+v", e)
 		}
 		time.Sleep(9 * time.Hour)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/event"
 )
 
 // An Explanation says when the next generation of a certificate is made, and why
@@ -29,14 +30,40 @@ type Explanation struct {
 	URL        string
 }
 
+// An Explainer explains certificates by what the bus says of the rest at its
+// beginning, so that a list costs few reads. It is for one goroutine.
+type Explainer struct {
+	ctx    context.Context
+	m      *Manager
+	after  int                     // failures until the next issuer is asked
+	pauses map[string]*event.Pause // by issuer; nil where there is none
+}
+
+// NewExplainer returns an Explainer, which is good until ctx ends.
+func (m *Manager) NewExplainer(ctx context.Context) *Explainer {
+	e := &Explainer{ctx: ctx, m: m, pauses: make(map[string]*event.Pause)}
+	if set, err := m.settings(ctx); err == nil {
+		e.after = set.after
+	}
+	return e
+}
+
+// paused returns the pause of an issuer; nil if it has none.
+func (x *Explainer) paused(issuer string) *event.Pause {
+	pause, known := x.pauses[issuer]
+	if !known {
+		if control, _, err := x.m.control(x.ctx, issuer); err == nil {
+			pause = control.Pause
+		}
+		x.pauses[issuer] = pause
+	}
+	return pause
+}
+
 // Explain says when the next generation of c is made, and why. What it cannot
 // read of the bus it does not count: c alone says the most.
-func (m *Manager) Explain(ctx context.Context, c *Managed) Explanation {
-	after := 0
-	if set, err := m.settings(ctx); err == nil {
-		after = set.after
-	}
-	e := Explanation{Issuer: c.asks(after)}
+func (x *Explainer) Explain(c *Managed) Explanation {
+	e := Explanation{Issuer: c.asks(x.after)}
 	e.At, e.Cause = c.planned()
 	if w := c.window(); w != nil {
 		e.Start, e.End, e.URL = w.Start, w.End, w.Explanation
@@ -54,8 +81,8 @@ func (m *Manager) Explain(ctx context.Context, c *Managed) Explanation {
 		e.Why = fmt.Sprintf("a manager has been making generation %d since %s", c.Claim.Generation, stamp(c.Claim.At))
 		return e
 	}
-	if control, _, err := m.control(ctx, e.Issuer); err == nil && control.Pause != nil {
-		return e.paused(fmt.Sprintf("issuer %q has been paused since %s%s", e.Issuer, stamp(control.Pause.At), because(control.Pause)))
+	if pause := x.paused(e.Issuer); pause != nil {
+		return e.paused(fmt.Sprintf("issuer %q has been paused since %s%s", e.Issuer, stamp(pause.At), because(pause)))
 	}
 	return e
 }

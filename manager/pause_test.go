@@ -30,7 +30,7 @@ func TestPause(t *testing.T) {
 		if c := at(t, m, other.ID); c.Generation != 2 {
 			t.Error("another certificate was not renewed")
 		}
-		if e := m.Explain(t.Context(), at(t, m, paused.ID)); e.Cause != CausePause || e.Due || !e.At.IsZero() || !strings.Contains(e.Why, "freeze") {
+		if e := m.NewExplainer(t.Context()).Explain(at(t, m, paused.ID)); e.Cause != CausePause || e.Due || !e.At.IsZero() || !strings.Contains(e.Why, "freeze") {
 			t.Errorf("%+v", e)
 		}
 		var invalid *InvalidError
@@ -86,7 +86,7 @@ func TestAPausedIssuerWaits(t *testing.T) {
 		if q := runner.Stats().Queues; len(q) != 1 || q[0].Waiting != len(ids) || q[0].Running != 0 || !q[0].Paused {
 			t.Errorf("%+v", q)
 		}
-		if e := m.Explain(t.Context(), at(t, m, ids[0])); e.Cause != CausePause || !strings.Contains(e.Why, "it is being moved") {
+		if e := m.NewExplainer(t.Context()).Explain(at(t, m, ids[0])); e.Cause != CausePause || !strings.Contains(e.Why, "it is being moved") {
 			t.Errorf("%+v", e)
 		}
 		var invalid *InvalidError

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"slices"
 	"time"
 
@@ -30,8 +29,8 @@ type windowDetail struct {
 	Explanation string    `json:"explanation,omitempty"`
 }
 
-func explained(ctx context.Context, m *manager.Manager, c *manager.Managed) explainedRow {
-	e := m.Explain(ctx, c)
+func explained(by *manager.Explainer, c *manager.Managed) explainedRow {
+	e := by.Explain(c)
 	r := explainedRow{certRow: rowOf(c), Due: e.Due, Cause: string(e.Cause), Why: printable(e.Why), Asks: e.Issuer, at: e.At}
 	if !e.Start.IsZero() {
 		r.Window = &windowDetail{e.Start, e.End, e.URL}

@@ -71,8 +71,9 @@ a manager does.`,
 func renewable(ctx context.Context, m *manager.Manager, by time.Time, all bool) ([]explainedRow, error) {
 	list, err := m.List(ctx)
 	var due []explainedRow
+	explainer := m.NewExplainer(ctx)
 	for _, c := range list {
-		if r := explained(ctx, m, c); all || !r.at.IsZero() && !r.at.After(by) {
+		if r := explained(explainer, c); all || !r.at.IsZero() && !r.at.After(by) {
 			due = append(due, r)
 		}
 	}
