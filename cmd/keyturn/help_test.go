@@ -72,11 +72,11 @@ func TestProgress(t *testing.T) {
 		p.say("ID", "one")
 		p.say("ID", "two")
 		time.Sleep(999 * time.Millisecond)
-		p.mu.Lock() // which the timer holds when it prints
+		saying.Lock() // which the timer holds when it prints
 		if errOut.Len() > 0 {
 			t.Errorf("within a second: %q", errOut.String())
 		}
-		p.mu.Unlock()
+		saying.Unlock()
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		p.say("ID", "three")

@@ -63,22 +63,24 @@ func stamp(t time.Time) string {
 // A progress tells what is going on when that takes longer than a second, or at
 // once where somebody watches.
 type progress struct {
-	w io.Writer
-
-	mu    sync.Mutex
-	last  string // guarded by mu; not yet printed
+	w     io.Writer
 	timer *time.Timer
-	now   bool // guarded by mu
+	last  string // guarded by saying; not yet printed
+	now   bool   // guarded by saying
+	ended bool   // guarded by saying
 }
+
+// saying is held while a line is printed: a command may have several progresses.
+var saying sync.Mutex
 
 // newProgress prints to the command's standard error.
 func newProgress(cmd *cobra.Command) *progress {
 	p := &progress{w: cmd.ErrOrStderr(), now: isTerminal(cmd.ErrOrStderr())}
 	p.timer = time.AfterFunc(time.Second, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
+		saying.Lock()
+		defer saying.Unlock()
 		p.now = true
-		if p.last != "" {
+		if p.last != "" && !p.ended {
 			fmt.Fprintln(p.w, p.last)
 		}
 		p.last = ""
@@ -87,16 +89,22 @@ func newProgress(cmd *cobra.Command) *progress {
 }
 
 func (p *progress) say(id, what string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	saying.Lock()
+	defer saying.Unlock()
 	p.last = id + ": " + what
-	if p.now {
+	if p.now && !p.ended {
 		fmt.Fprintln(p.w, p.last)
 		p.last = ""
 	}
 }
 
-func (p *progress) end() { p.timer.Stop() }
+// end returns when nothing is being printed any more that was not said before.
+func (p *progress) end() {
+	p.timer.Stop()
+	saying.Lock()
+	defer saying.Unlock()
+	p.ended = true
+}
 
 // isTerminal reports whether a stream is a person's.
 func isTerminal(stream any) bool {

@@ -36,7 +36,8 @@ type Options struct {
 	// free port, to be read from the CA.
 	HTTPPort, TLSPort int
 	// NonceReject is how many of a hundred good nonces it refuses (99 at most), and
-	// AuthzReuse how many of a hundred valid authorisations it uses again.
+	// AuthzReuse how many of a hundred valid authorisations it uses again; Pebble
+	// makes that one more, so that even 0 is one of a hundred.
 	NonceReject, AuthzReuse int
 	// ChainLength is how many intermediates there are. 0 is one: Pebble has no chain
 	// without.
