@@ -12,10 +12,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/db"
@@ -36,8 +38,7 @@ type Options struct {
 	// free port, to be read from the CA.
 	HTTPPort, TLSPort int
 	// NonceReject is how many of a hundred good nonces it refuses (99 at most), and
-	// AuthzReuse how many of a hundred valid authorisations it uses again; Pebble
-	// makes that one more, so that even 0 is one of a hundred.
+	// AuthzReuse how many of a hundred valid authorisations it uses again.
 	NonceReject, AuthzReuse int
 	// ChainLength is how many intermediates there are. 0 is one: Pebble has no chain
 	// without.
@@ -76,6 +77,7 @@ type CA struct {
 	server     *httptest.Server
 	management http.Handler
 	pebble     *ca.CAImpl
+	store      *db.MemoryStore
 	counted    *counter
 
 	mu      sync.Mutex
@@ -101,7 +103,7 @@ func Start(tb testing.TB, o Options) *CA {
 		tb.Fatal(err)
 	}
 	c.management = front.ManagementHandler()
-	c.counted = &counter{next: front.Handler(), orders: make(map[string]int)}
+	c.counted = &counter{next: front.Handler(), store: c.store, orders: make(map[string]int)}
 	c.handler = c.counted
 	c.server = httptest.NewUnstartedServer(http.HandlerFunc(c.serve))
 	c.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not trust it, which tests are about
@@ -115,7 +117,6 @@ func (c *CA) pebbleFor(o Options) (*wfe.WebFrontEndImpl, error) {
 	defer environment.Unlock()
 	restore := setenv(map[string]string{
 		"PEBBLE_WFE_NONCEREJECT": strconv.Itoa(o.NonceReject),
-		"PEBBLE_AUTHZREUSE":      strconv.Itoa(o.AuthzReuse),
 		"PEBBLE_VA_NOSLEEP":      flag(o.ValidationDelay < time.Second),
 		"PEBBLE_VA_SLEEPTIME":    strconv.Itoa(int(o.ValidationDelay/time.Second) + 1), // it draws below that
 		"PEBBLE_VA_ALWAYS_VALID": flag(o.NoValidation),
@@ -123,6 +124,7 @@ func (c *CA) pebbleFor(o Options) (*wfe.WebFrontEndImpl, error) {
 	defer restore()
 	logger := log.New(o.Log, "pebble ", log.Lmicroseconds)
 	store := db.NewMemoryStore()
+	c.store = store
 	for id, key := range o.EAB {
 		if err := store.AddExternalAccountKeyByID(id, key); err != nil {
 			return nil, err
@@ -139,7 +141,15 @@ func (c *CA) pebbleFor(o Options) (*wfe.WebFrontEndImpl, error) {
 	c.pebble = ca.New(logger, store, "", "ecdsa", o.AlternateRoots, max(o.ChainLength, 1), profiles(o.Profiles))
 	validator := va.New(logger, c.HTTPPort, c.TLSPort, false, cmp.Or(o.Resolver, o.DNS.Addr()), store)
 	front := wfe.New(logger, store, validator, c.pebble, o.CAAIdentities, false, len(o.EAB) > 0, o.RetryAfter, o.RetryAfter)
+	reuse(&front, o.AuthzReuse)
 	return &front, nil
+}
+
+// reuse sets how many of a hundred valid authorisations are used again. Pebble's own
+// variable cannot say none: it uses one more than that.
+func reuse(front *wfe.WebFrontEndImpl, percent int) {
+	field := reflect.ValueOf(front).Elem().FieldByName("authzReusePercent")
+	*(*int)(unsafe.Pointer(field.UnsafeAddr())) = percent - 1
 }
 
 func profiles(lifetimes map[string]time.Duration) map[string]ca.Profile {

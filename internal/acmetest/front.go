@@ -5,15 +5,20 @@ package acmetest
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/letsencrypt/pebble/v2/db"
 )
 
 func (c *CA) serve(w http.ResponseWriter, r *http.Request) {
@@ -102,6 +107,7 @@ func (c *CA) Revoked(leaf *x509.Certificate) (reason int, revoked bool) {
 // behind them.
 type counter struct {
 	next   http.Handler
+	store  *db.MemoryStore
 	making sync.RWMutex
 	mu     sync.Mutex
 	orders map[string]int // by setOf(names); guarded by mu
@@ -112,6 +118,7 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/order-plz":
 		c.making.Lock()
 		defer c.making.Unlock()
+		c.settle(r)
 	case strings.HasPrefix(r.URL.Path, "/authZ/"):
 		c.making.RLock()
 		defer c.making.RUnlock()
@@ -133,6 +140,34 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.orders[setOf(names)]++
+}
+
+// settle comes after what Pebble still wrote about the certificate that a new order
+// is to replace: it looks at that without the lock that guards it.
+func (c *counter) settle(r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if err != nil {
+		return // Pebble says so
+	}
+	var signed struct{ Payload string }
+	var order struct{ Replaces string }
+	if json.Unmarshal(body, &signed) != nil {
+		return
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
+	if err != nil || json.Unmarshal(payload, &order) != nil {
+		return
+	}
+	_, serial, _ := strings.Cut(order.Replaces, ".")
+	number, err := base64.RawURLEncoding.DecodeString(serial)
+	if err != nil {
+		return
+	}
+	if replaced, err := c.store.GetOrderByIssuedSerial(hex.EncodeToString(number)); err == nil {
+		replaced.Lock()
+		defer replaced.Unlock()
+	}
 }
 
 func setOf(names []string) string {
