@@ -115,12 +115,7 @@ const (
 )
 
 func (p *Problem) fields(f *codec) {
-	f.string(problemType, &p.Type, maxURL)
-	f.string(problemTitle, &p.Title, maxURL)
-	f.string(problemDetail, &p.Detail, maxText)
-	f.string(problemInstance, &p.Instance, maxURL)
-	f.uint(problemStatus, &p.Status)
-	f.string(problemName, &p.Name, maxName)
+	(*problemWithoutParts)(p).fields(f)
 	if !f.decoding || f.tag != problemPart {
 		messages(f, problemPart, &p.Parts, MaxProblems)
 		return
