@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/manager"
 )
 
 const (
@@ -20,8 +22,9 @@ const (
 )
 
 // patience is how long a test waits for what has to come: no measure of speed,
-// only so long that whoever waits in vain gets to know it.
-const patience = time.Minute
+// only so long that whoever waits in vain gets to know it. What comes may have to
+// wait until the claim of a manager that was killed lapses.
+const patience = manager.ClaimLapse + 2*time.Minute
 
 var (
 	root          string // of the repository

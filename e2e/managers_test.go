@@ -111,9 +111,6 @@ func (f *managers) mark(lib *manager.Manager, ids []string) {
 	}
 }
 
-// claimPatience is for what may have to wait until a claim lapses.
-const claimPatience = manager.ClaimLapse + 2*patience
-
 // awaitRound waits until all certificates are at a generation. One that is
 // beyond it was renewed twice.
 func (f *managers) awaitRound(lib *manager.Manager, ids []string, generation uint64) {
@@ -123,7 +120,7 @@ func (f *managers) awaitRound(lib *manager.Manager, ids []string, generation uin
 		wanted[id] = true
 	}
 	last := "nothing was listed"
-	for end := time.Now().Add(claimPatience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(f.t.Context(), patience)
 		list, err := lib.List(ctx)
 		cancel()

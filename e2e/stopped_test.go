@@ -147,7 +147,7 @@ func (f *managers) claimant(lib *manager.Manager, conn bus.Conn, c *manager.Mana
 // record.
 func (f *managers) awaitGeneration(lib *manager.Manager, id string, generation uint64) event.Record {
 	f.t.Helper()
-	for end := time.Now().Add(claimPatience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		c, err := lib.Get(f.t.Context(), id)
 		if err != nil {
 			f.t.Fatal(err)

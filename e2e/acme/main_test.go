@@ -14,7 +14,7 @@ import (
 
 // patience is how long a test waits for what has to come: no measure of speed, only so
 // long that whoever waits in vain gets to know it.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
 // The programs.
 var (
