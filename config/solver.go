@@ -16,7 +16,8 @@ type SolverSetting struct {
 	// Required says that the solver is of no use without it. Settings that need each
 	// other are looked at when the solver is made.
 	Required bool
-	// Secret says that the value must be shown to nobody.
+	// Secret says that the value must be shown to nobody, since it is a secret or may
+	// hold one.
 	Secret bool
 	// Doc says what it is, in one line without a full stop.
 	Doc string
@@ -103,7 +104,7 @@ var SolverTypes = map[string]SolverType{
 
 	"exec": {dns01, []SolverSetting{
 		{Name: "program", Required: true, Doc: "absolute path of the program to run"},
-		{Name: "arguments", Doc: "arguments before those of the call, separated by spaces; no shell reads them"},
+		{Name: "arguments", Secret: true, Doc: "arguments before those of the call, separated by spaces; no shell reads them"},
 		{Name: "timeout", Doc: "how long one call may take, such as 90s; a minute if it is left out"},
 	}},
 	"webhook": {dns01, []SolverSetting{
