@@ -55,7 +55,7 @@ func newPublicWeb(t *testing.T) *publicWeb {
 	p.ca.Intercept(func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/order-plz") {
-				p.orders.Add(1)
+				w = &counted{w, &p.orders}
 			}
 			next.ServeHTTP(w, r)
 		})
@@ -74,6 +74,20 @@ func newPublicWeb(t *testing.T) *publicWeb {
 	}
 	p.keyturn("group", "mk", "web")
 	return p
+}
+
+// A counted answer counts if it says that something was made. What the CA refused,
+// a request may be repeated for: Pebble does not find every serial number again.
+type counted struct {
+	http.ResponseWriter
+	made *atomic.Int64
+}
+
+func (c *counted) WriteHeader(status int) {
+	if status == http.StatusCreated {
+		c.made.Add(1)
+	}
+	c.ResponseWriter.WriteHeader(status)
 }
 
 // serveFiles serves a folder where the CA looks for http-01, whatever the name, and

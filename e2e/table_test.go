@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,10 +111,11 @@ func (h *tableHost) serve() {
 		if h.ended() {
 			h.f.t.Fatal(&exitError{h.process})
 		}
-		if !strings.Contains(h.err.String(), "serving on") {
-			return fmt.Errorf("%s: it does not serve", h)
+		conn, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			return fmt.Errorf("%s: it does not serve: %w", h, err)
 		}
-		return nil
+		return conn.Close()
 	})
 }
 
