@@ -134,8 +134,8 @@ type Manager struct {
 	judged    map[[32]byte]judgement   // guarded by mu; proofs by their SHA-256
 	liars     map[string]bool          // guarded by mu; members whose wrong proofs were logged
 
-	madeSolvers map[string]madeSolver // guarded by mu; by name
-	answers     map[string]*answers   // guarded by mu; by group
+	madeSolvers map[string]*madeSolver // guarded by mu; by name
+	answers     map[string]*answers    // guarded by mu; by group
 }
 
 // A sighting is when a claim was first seen as it is.
@@ -157,7 +157,7 @@ func New(c Config) (*Manager, error) {
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer), openings: make(map[string]*opening),
 		strangers: make(map[seal.KeyID]time.Time),
 		judged:    make(map[[32]byte]judgement), liars: make(map[string]bool),
-		madeSolvers: make(map[string]madeSolver), answers: make(map[string]*answers),
+		madeSolvers: make(map[string]*madeSolver), answers: make(map[string]*answers),
 	}
 	if b, ok := c.Log.(bus.Boarder); ok && m.board == nil {
 		m.board = b.Board()

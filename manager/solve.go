@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/solver"
@@ -21,7 +22,9 @@ const allNames = "."
 type madeSolver struct {
 	config    config.Solver
 	resolvers []string
-	solver.Solver
+	// made makes it at the first call, and returns the same at every other. It may take
+	// its time: files are read, programs looked for.
+	made func() (solver.Solver, error)
 }
 
 // solve makes the answer to a challenge available, by the solver that the shared
@@ -102,16 +105,31 @@ func (m *Manager) solver(name string, shared *config.Shared) (solver.Solver, err
 	if m.solvers == nil {
 		return nil, errors.New("this program has no solvers of its own: let a manager that has them renew the certificate, such as `keyturn serve`")
 	}
-	c := shared.Solvers[name]
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if made := m.madeSolvers[name]; made.Solver != nil && reflect.DeepEqual(made.config, c) && slices.Equal(made.resolvers, shared.Resolvers) {
-		return made.Solver, nil
-	}
-	s, _, err := m.solvers(name, c, shared.Resolvers)
-	if err != nil {
+	one := m.madeSolver(name, shared.Solvers[name], shared.Resolvers)
+	s, err := one.made()
+	if err != nil { // the next who asks tries again
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.madeSolvers[name] == one {
+			delete(m.madeSolvers, name)
+		}
 		return nil, err
 	}
-	m.madeSolvers[name] = madeSolver{c, shared.Resolvers, s}
 	return s, nil
+}
+
+// madeSolver returns the one that everybody waits for who wants a solver of these
+// settings.
+func (m *Manager) madeSolver(name string, c config.Solver, resolvers []string) *madeSolver {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one := m.madeSolvers[name]
+	if one == nil || !reflect.DeepEqual(one.config, c) || !slices.Equal(one.resolvers, resolvers) {
+		one = &madeSolver{c, resolvers, sync.OnceValues(func() (solver.Solver, error) {
+			s, _, err := m.solvers(name, c, resolvers)
+			return s, err
+		})}
+		m.madeSolvers[name] = one
+	}
+	return one
 }

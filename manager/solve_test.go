@@ -115,3 +115,57 @@ func TestSolversAreMadeOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSolversAreMadeOutsideTheLock: while one is made, the manager and the other
+// solvers go on; who wants the same one waits for it; what failed is tried again.
+func TestSolversAreMadeOutsideTheLock(t *testing.T) {
+	f, _ := newFleet(t)
+	making, goOn := make(chan string), make(chan error)
+	m, err := New(Config{
+		Log: f.log, Identity: f.identity, Logger: slog.New(slog.DiscardHandler),
+		Solvers: func(name string, _ config.Solver, _ []string) (solver.Solver, []string, error) {
+			if name == "front" {
+				making <- name
+				if err := <-goOn; err != nil {
+					return nil, nil, err
+				}
+			}
+			return new(http01.Handler), nil, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, err := config.ParseShared([]byte(sharedConfig + solvers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		s   solver.Solver
+		err error
+	}
+	results := make(chan result, 2)
+	front := func() {
+		s, err := m.solver("front", shared)
+		results <- result{s, err}
+	}
+	go front()
+	<-making
+	m.Stats() // takes the lock
+	if s, err := m.solver("root", shared); s == nil || err != nil {
+		t.Error(s, err)
+	}
+	broken := errors.New("no such address")
+	goOn <- broken
+	if r := <-results; !errors.Is(r.err, broken) {
+		t.Error(r)
+	}
+	go front()
+	<-making
+	go front()
+	goOn <- nil
+	one, two := <-results, <-results // nobody says a second time that it is made
+	if one.s == nil || one.err != nil || one != two {
+		t.Error(one, two)
+	}
+}
