@@ -29,6 +29,9 @@ Its names are those in it.
 /etc/letsencrypt, or one lineage, such as /etc/letsencrypt/live/example.com. Certbot
 itself is left as it is: stop its timer when Keyturn serves the certificates.
 
+A private key that others than its owner can read is imported all the same, and a
+note says so.
+
 What is managed already in the group is left alone, so that the command can be
 repeated. One failure does not stop the rest, and makes the exit code 1.`,
 		Example: "  keyturn import --pem fullchain.pem --key privkey.pem --issuer letsencrypt --challenge http-01\n" +
@@ -108,6 +111,9 @@ func importAll(ctx context.Context, cmd *cobra.Command, m *manager.Manager, pair
 			failed++
 		}
 		rows = append(rows, row)
+		if problem := p.Exposed(); problem != "" && row.Imported {
+			fmt.Fprintf(cmd.ErrOrStderr(), "note: %s; if somebody may have, make a new one: keyturn cert renew %s --reason compromised\n", problem, row.ID)
+		}
 		if !asJSON {
 			if _, err := fmt.Fprintln(cmd.OutOrStdout(), row); err != nil {
 				return err

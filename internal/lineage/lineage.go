@@ -61,6 +61,16 @@ func (p Pair) Read() (chain [][]byte, key crypto.Signer, err error) {
 	return pair.Certificate, key, nil
 }
 
+// Exposed says what to do about a key that its group or others may read; "" if they
+// may not, and where nobody can tell.
+func (p Pair) Exposed() string {
+	info, err := os.Stat(p.Key)
+	if err != nil || info.Mode().Perm()&0o044 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s holds a private key but has mode %04o: others can read it; run: chmod 600 %[1]s", p.Key, info.Mode().Perm())
+}
+
 // The names of certbot's folder of lineages, and of a lineage's files.
 const (
 	live    = "live"
