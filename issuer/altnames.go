@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/keyturn/keyturn/internal/printable"
 )
 
 // subjectAltName is the extension's object identifier (RFC 5280 section
@@ -38,7 +40,7 @@ func (n altName) String() string {
 	case tagIP:
 		return net.IP(n.value).String()
 	case tagDNS:
-		return printable(n.value)
+		return printable.Start(n.value, maxName)
 	}
 	return "GeneralName[" + strconv.Itoa(n.tag) + "] " + quoted(n.value)
 }
@@ -111,16 +113,14 @@ func without(a, b map[altName]bool) string {
 	return strings.Join(lacking, ", ")
 }
 
-// quoted and printable keep what a CA sent from writing its own lines into a
-// log: control characters are escaped, long names are cut.
+// maxName is how much of a name an error has, in bytes: RFC 1035 section 2.3.4, as
+// text.
+const maxName = 253
+
+// quoted keeps what a CA sent from writing its own lines into a log.
 func quoted(s string) string {
-	if len(s) > 253 { // RFC 1035 section 2.3.4, as text
-		s = s[:253] + "..."
+	if len(s) > maxName {
+		s = s[:maxName] + "..."
 	}
 	return strconv.Quote(s)
-}
-
-func printable(s string) string {
-	q := quoted(s)
-	return q[1 : len(q)-1]
 }

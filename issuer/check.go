@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/printable"
 )
 
 // Errors of Check. Each is wrapped with what was found and what was wanted.
@@ -192,11 +194,11 @@ func checkPath(certs []*x509.Certificate, now time.Time) error {
 func name(c *x509.Certificate) string {
 	switch {
 	case len(c.DNSNames) > 0:
-		return printable(c.DNSNames[0])
+		return printable.Start(c.DNSNames[0], maxName)
 	case len(c.IPAddresses) > 0:
 		return c.IPAddresses[0].String()
 	case len(c.URIs) > 0:
-		return printable(c.URIs[0].String())
+		return printable.Start(c.URIs[0].String(), maxName)
 	}
 	return quoted(c.Subject.String())
 }

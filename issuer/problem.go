@@ -5,6 +5,8 @@ package issuer
 import (
 	"fmt"
 	"strings"
+
+	"github.com/keyturn/keyturn/internal/printable"
 )
 
 // A Problem is an error in the CA's own words: a problem document (RFC 9457,
@@ -43,31 +45,21 @@ func (p *Problem) Error() string {
 
 func (p *Problem) write(b *strings.Builder) {
 	if p.Name != "" {
-		b.WriteString(printable(p.Name) + ": ")
+		b.WriteString(printable.Start(p.Name, maxName) + ": ")
 	}
 	said := p.Detail
 	if said == "" {
 		said = p.Title
 	}
-	if len(said) > maxDetail {
-		said = strings.ToValidUTF8(said[:maxDetail], "") + " …"
-	}
 	kind := p.Kind()
 	if kind == "" {
 		kind = fmt.Sprintf("HTTP status %d", p.Status)
 	}
-	fmt.Fprintf(b, "%s (%s)", strings.Map(oneLine, said), printable(kind))
+	fmt.Fprintf(b, "%s (%s)", printable.Start(said, maxDetail), printable.Start(kind, maxName))
 	if p.Instance != "" {
-		b.WriteString(", see " + printable(p.Instance))
+		b.WriteString(", see " + printable.Start(p.Instance, maxName))
 	}
 }
 
 // maxDetail bounds what one explanation adds to an error, in bytes.
 const maxDetail = 1000
-
-func oneLine(r rune) rune {
-	if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 || r == '\u2028' || r == '\u2029' {
-		return ' '
-	}
-	return r
-}

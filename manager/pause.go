@@ -6,11 +6,11 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/printable"
 )
 
 // maxReason bounds what is said of a pause, in bytes.
@@ -45,7 +45,7 @@ func newPause(reason string) (*event.Pause, error) {
 	if len(reason) > maxReason {
 		return nil, &InvalidError{fmt.Sprintf("the reason for a pause has %d bytes: at most %d are kept", len(reason), maxReason)}
 	}
-	return &event.Pause{At: time.Now(), Reason: printable(strings.ToValidUTF8(reason, "?"))}, nil
+	return &event.Pause{At: time.Now(), Reason: printable.Line(reason)}, nil
 }
 
 func (m *Manager) setPause(ctx context.Context, id string, p *event.Pause) error {

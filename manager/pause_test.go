@@ -24,7 +24,7 @@ func TestPause(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(61 * day)
-		if c := at(t, m, paused.ID); c.Generation != 1 || c.Pause.Reason != "freeze?" {
+		if c := at(t, m, paused.ID); c.Generation != 1 || c.Pause.Reason != "freeze " {
 			t.Errorf("%+v", c.State)
 		}
 		if c := at(t, m, other.ID); c.Generation != 2 {

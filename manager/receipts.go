@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -162,23 +162,13 @@ func held(r *event.Receipt) (n int) {
 // tidy makes a receipt's text fit to be shown, its certificates sorted, and
 // lets go of the bytes that it was decoded from.
 func tidy(r *event.Receipt) {
-	r.Program, r.Error, r.Position = printable(r.Program), printable(r.Error), printable(r.Position)
+	r.Program, r.Error, r.Position = printable.Line(r.Program), printable.Line(r.Error), printable.Line(r.Position)
 	for i := range r.Certificates {
-		r.Certificates[i].Error = printable(r.Certificates[i].Error)
+		r.Certificates[i].Error = printable.Line(r.Certificates[i].Error)
 	}
 	byID := func(a, b event.Received) int { return strings.Compare(a.ID, b.ID) }
 	if !slices.IsSortedFunc(r.Certificates, byID) {
 		slices.SortFunc(r.Certificates, byID)
 	}
 	r.Proofs = nil
-}
-
-// printable leaves out what a terminal would take for a command.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
 }

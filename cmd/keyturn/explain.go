@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -31,7 +32,7 @@ type windowDetail struct {
 
 func explained(by *manager.Explainer, c *manager.Managed) explainedRow {
 	e := by.Explain(c)
-	r := explainedRow{certRow: rowOf(c), Due: e.Due, Cause: string(e.Cause), Why: printable(e.Why), Asks: e.Issuer, at: e.At}
+	r := explainedRow{certRow: rowOf(c), Due: e.Due, Cause: string(e.Cause), Why: printable.Line(e.Why), Asks: e.Issuer, at: e.At}
 	if !e.Start.IsZero() {
 		r.Window = &windowDetail{e.Start, e.End, e.URL}
 	}
@@ -49,7 +50,7 @@ func (r explainedRow) due() string {
 // why is the reason with the CA's page.
 func (r explainedRow) why() string {
 	if r.Window != nil && r.Window.Explanation != "" {
-		return r.Why + ", see " + printable(r.Window.Explanation)
+		return r.Why + ", see " + printable.Line(r.Window.Explanation)
 	}
 	return r.Why
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/internal/lineage"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -91,7 +92,7 @@ type importRow struct {
 func (r importRow) String() string {
 	switch {
 	case r.Error != "":
-		return fmt.Sprintf("%s  failed: %s", r.From, printable(strings.ReplaceAll(r.Error, "\n", "; ")))
+		return fmt.Sprintf("%s  failed: %s", r.From, printable.Line(strings.ReplaceAll(r.Error, "\n", "; ")))
 	case !r.Imported:
 		return fmt.Sprintf("%s  %s  is managed already, as %s", r.From, strings.Join(r.Names, ","), r.ID)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/config"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -72,6 +73,6 @@ func printLimits(cmd *cobra.Command, list []manager.Limit) error {
 		if r.Full != nil {
 			full = stamp(*r.Full)
 		}
-		return []string{r.Issuer, r.What, cmp.Or(printable(r.Of), "-"), r.Rate.String(), strconv.Itoa(r.Left), full}
+		return []string{r.Issuer, r.What, cmp.Or(printable.Line(r.Of), "-"), r.Rate.String(), strconv.Itoa(r.Left), full}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/internal/lambda"
+	"github.com/keyturn/keyturn/internal/printable"
 )
 
 // Exit codes.
@@ -72,7 +73,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 func lines(err error) string {
 	all := strings.Split(err.Error(), "\n")
 	for i, line := range all {
-		all[i] = printable(line)
+		all[i] = printable.Line(line)
 	}
 	return strings.Join(all, "\n")
 }

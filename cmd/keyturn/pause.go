@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -28,7 +29,7 @@ func pauseOf(p *event.Pause) *pauseDetail {
 func (p *pauseDetail) String() string {
 	text := "paused since " + stamp(p.At)
 	if p.Reason != "" {
-		text += ": " + printable(p.Reason)
+		text += ": " + printable.Line(p.Reason)
 	}
 	return text
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/internal/checkin"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -145,7 +146,7 @@ func dueLine(r manager.DueResult) string {
 		return fmt.Sprintf("%s  %s  left: %v", r.ID, strings.Join(r.Names, ","), r.Err)
 	}
 	if r.Err != nil {
-		return fmt.Sprintf("%s  %s  failed: %s", r.ID, strings.Join(r.Names, ","), printable(strings.ReplaceAll(r.Err.Error(), "\n", "; ")))
+		return fmt.Sprintf("%s  %s  failed: %s", r.ID, strings.Join(r.Names, ","), printable.Line(strings.ReplaceAll(r.Err.Error(), "\n", "; ")))
 	}
 	return fmt.Sprintf("%s  %s  renewed: generation %d", r.ID, strings.Join(r.Names, ","), r.Generation)
 }

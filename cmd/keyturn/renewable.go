@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -109,7 +110,7 @@ func renewEach(cmd *cobra.Command, m *manager.Manager, due []explainedRow) error
 		if err != nil {
 			failed++
 			r.Error = err.Error()
-			line += printable(strings.ReplaceAll(r.Error, "\n", "; "))
+			line += printable.Line(strings.ReplaceAll(r.Error, "\n", "; "))
 		} else {
 			r.certRow = rowOf(done)
 			line = "renewed: " + made(done)

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -110,7 +110,7 @@ func (d *detail) now() []string {
 	var lines []string
 	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
 	if o := d.Order; o != nil {
-		say("order for generation %d at %s since %s: %s %s", o.Generation, o.Issuer, stamp(o.At), printable(o.URL), printable(o.Status))
+		say("order for generation %d at %s since %s: %s %s", o.Generation, o.Issuer, stamp(o.At), printable.Line(o.URL), printable.Line(o.Status))
 	}
 	if f := d.Failure; f != nil {
 		at := ""
@@ -118,9 +118,9 @@ func (d *detail) now() []string {
 			at = " at " + f.Issuer
 		}
 		say("attempt %d failed%s, %s; the next is %s", f.Attempts, at, stamp(f.At), stamp(f.Next))
-		say("  %s", printable(f.Message))
+		say("  %s", printable.Line(f.Message))
 		if f.Order != "" {
-			say("  order %s", printable(f.Order))
+			say("  order %s", printable.Line(f.Order))
 		}
 		lines = append(lines, f.Problem.lines()...)
 		if f.RetryAfter != nil {
@@ -130,12 +130,12 @@ func (d *detail) now() []string {
 	if r := d.Renewal; r != nil && r.Start != nil && r.End != nil {
 		why := ""
 		if r.Explanation != "" {
-			why = ", see " + printable(r.Explanation)
+			why = ", see " + printable.Line(r.Explanation)
 		}
 		say("the CA suggests to renew from %s to %s%s", stamp(*r.Start), stamp(*r.End), why)
 	}
 	if h := d.Hold; h != nil {
-		say("held until %s: %s", stamp(h.Until), printable(h.Reason))
+		say("held until %s: %s", stamp(h.Until), printable.Line(h.Reason))
 	}
 	if d.Pause != nil {
 		say("%s", d.Pause)
@@ -163,19 +163,9 @@ func (p *problemDetail) lines() []string {
 	if p.Instance != "" {
 		line += ", see " + p.Instance
 	}
-	all := []string{"  " + printable(strings.TrimSpace(line))}
+	all := []string{"  " + printable.Line(strings.TrimSpace(line))}
 	for i := range p.Subproblems {
 		all = append(all, p.Subproblems[i].lines()...)
 	}
 	return all
-}
-
-// printable keeps what others wrote, such as a CA, from steering a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || 0x7f <= r && r < 0xa0 || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -36,6 +36,9 @@ solver < solver/internal/port
 solver/internal/port < solver/http01, solver/tlsalpn01  # a port is held while there are challenges
 solver/http01, solver/tlsalpn01 < replica        # they answer in the place of whoever orders
 
+NONE < internal/printable
+internal/printable < issuer, manager             # what others wrote is shown
+
 issuer, solver < config                          # key types are issuer's, challenges solver's
 internal/names < config                          # zones and name servers have names, too
 internal/schedule < config, manager              # one rule for when to renew

@@ -9,11 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strings"
-	"unicode"
 
 	acmez "github.com/mholt/acmez/v3/acme"
 
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/issuer"
 )
 
@@ -214,15 +213,4 @@ func distrust(err error) string {
 }
 
 // shown is a text that came from elsewhere as one line of at most 500 bytes.
-func shown(s string) string {
-	const most = 500
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + " …"
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, s)
-}
+func shown(s string) string { return printable.Start(s, 500) }
