@@ -42,7 +42,9 @@ internal/printable < issuer, manager             # what others wrote is shown
 issuer, solver < config                          # key types are issuer's, challenges solver's
 internal/names < config                          # zones and name servers have names, too
 internal/schedule < config, manager              # one rule for when to renew
-issuer, seal < issuer/localca
+NONE < issuer/policy                             # which names: a private CA's, and its configuration's
+issuer, seal, issuer/policy < issuer/localca
+issuer/policy < config
 issuer < issuer/issuertest                       # a conformance suite knows its contract alone
 
 bus < bus/membus, bus/jetstream, bus/dynamodb

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/policy"
 )
 
 var _ issuer.Issuer = (*CA)(nil)
@@ -25,6 +26,7 @@ var _ issuer.Issuer = (*CA)(nil)
 type CA struct {
 	root, intermediate authority
 	config             Config // complete
+	limits             limits
 }
 
 // An authority is a CA certificate and its key.
@@ -35,7 +37,8 @@ type authority struct {
 
 // New makes a CA with new keys. Its root may have one CA below it and its
 // intermediate none (RFC 5280 section 4.2.1.9); the intermediate is for TLS
-// only. Both begin one minute ago, whatever c.Backdate is.
+// only. Both begin one minute ago, whatever c.Backdate is, and have c's name
+// constraints.
 //
 // With RSA keys it takes a second or more.
 func New(c Config) (*CA, error) {
@@ -46,13 +49,17 @@ func New(c Config) (*CA, error) {
 	if c.Name == "" {
 		c.Name = DefaultName
 	}
+	bound, err := c.limits()
+	if err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	root, err := newAuthority(&x509.Certificate{
 		Subject:    pkix.Name{CommonName: c.Name + rootTitle},
 		NotBefore:  now.Add(-DefaultBackdate),
 		NotAfter:   now.Add(c.RootLifetime),
 		MaxPathLen: 1,
-	}, c.KeyType, nil)
+	}, bound.constraints, c.KeyType, nil)
 	if err != nil {
 		return nil, fmt.Errorf("making the CA's root: %w", err)
 	}
@@ -61,12 +68,12 @@ func New(c Config) (*CA, error) {
 		NotBefore:      now.Add(-DefaultBackdate),
 		NotAfter:       now.Add(c.IntermediateLifetime),
 		MaxPathLenZero: true,
-		ExtKeyUsage:    usages(),
-	}, c.KeyType, root)
+		ExtKeyUsage:    policy.AllUsages(),
+	}, bound.constraints, c.KeyType, root)
 	if err != nil {
 		return nil, fmt.Errorf("making the CA's intermediate: %w", err)
 	}
-	return &CA{*root, *intermediate, c}, nil
+	return &CA{*root, *intermediate, c, bound}, nil
 }
 
 // The common names after the configured name; the start of the key's
@@ -78,7 +85,7 @@ const (
 
 // newAuthority completes the template and has it signed by parent; by itself
 // where that is nil.
-func newAuthority(template *x509.Certificate, t issuer.KeyType, parent *authority) (*authority, error) {
+func newAuthority(template *x509.Certificate, bound *policy.Constraints, t issuer.KeyType, parent *authority) (*authority, error) {
 	key, err := t.Generate()
 	if err != nil {
 		return nil, err
@@ -92,6 +99,7 @@ func newAuthority(template *x509.Certificate, t issuer.KeyType, parent *authorit
 	template.Subject.CommonName += hex.EncodeToString(template.SubjectKeyId[:4])
 	template.BasicConstraintsValid, template.IsCA = true, true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	bound.Add(template)
 	if parent == nil {
 		parent = &authority{template, key}
 	}
@@ -117,10 +125,6 @@ func (ca *CA) Intermediate() *x509.Certificate { return ca.intermediate.cert }
 // in which clients read what they trust.
 func (ca *CA) RootPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.root.cert.Raw})
-}
-
-func usages() []x509.ExtKeyUsage {
-	return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 }
 
 // newSerial returns a random number of 128 bits that start with 01: positive,

@@ -4,9 +4,11 @@ package localca
 
 import (
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/policy"
 )
 
 // What the zero values of a Config stand for.
@@ -17,6 +19,7 @@ const (
 	DefaultRootLifetime         = 10 * 365 * 24 * time.Hour
 	DefaultIntermediateLifetime = 5 * 365 * 24 * time.Hour
 	DefaultBackdate             = time.Minute
+	DefaultCRLLifetime          = 7 * 24 * time.Hour
 )
 
 // maxName leaves room for what follows the name in a common name, which may
@@ -51,6 +54,26 @@ type Config struct {
 	// clients whose clocks are behind. It comes on top of the lifetime. 0 means
 	// DefaultBackdate, or a tenth of the lifetime where that is shorter.
 	Backdate time.Duration
+
+	// Permitted and Excluded are name constraints, which New puts into both of the
+	// CA's certificates: see [policy.NewConstraints]. Both empty mean none in New,
+	// and any in Open; else they must be the CA's own in Open, since they cannot
+	// be changed.
+	Permitted, Excluded policy.Names
+
+	// Allowed are the names that may be signed, and Usages what certificates may be
+	// for, "server" and "client": see [policy.NewRules]. They can be changed at any
+	// time. Empty means all.
+	Allowed policy.Names
+	Usages  []string
+
+	// CRLURL is where clients find the list of what is revoked (RFC 5280 section
+	// 4.2.1.13), http:// or https://, in every certificate. Empty means that none is
+	// named.
+	CRLURL string
+
+	// CRLLifetime is how long such a list counts. 0 means DefaultCRLLifetime.
+	CRLLifetime time.Duration
 }
 
 // complete checks the lifetimes and fills in their defaults; Name, KeyType and
@@ -65,6 +88,7 @@ func (c Config) complete() (Config, error) {
 		{"root's lifetime", c.RootLifetime},
 		{"intermediate's lifetime", c.IntermediateLifetime},
 		{"backdating", c.Backdate},
+		{"lifetime of lists of what is revoked", c.CRLLifetime},
 	} {
 		if d.is < 0 {
 			return c, fmt.Errorf("configuring the CA: the %s is %s; it cannot be negative", d.what, d.is)
@@ -78,6 +102,12 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.Lifetime != 0 && c.MaxLifetime != 0 && c.Lifetime > c.MaxLifetime {
 		return c, fmt.Errorf("configuring the CA: the lifetime %s is above the longest lifetime %s", c.Lifetime, c.MaxLifetime)
+	}
+	if u, err := url.Parse(c.CRLURL); c.CRLURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		return c, fmt.Errorf("configuring the CA: %.200q is not an address of a list of what is revoked, http://HOST/FILE", c.CRLURL)
+	}
+	if c.CRLLifetime == 0 {
+		c.CRLLifetime = DefaultCRLLifetime
 	}
 	if c.MaxLifetime == 0 {
 		c.MaxLifetime = max(DefaultMaxLifetime, c.Lifetime)

@@ -16,8 +16,13 @@
 // name alone.
 //
 // What it signs is for TLS servers and clients: names, a public key and a time.
-// Nothing else in a request is copied: not the subject, not a wish for other
-// usages or to be a CA. It keeps no record and no list of what it has revoked.
+// Nothing else in a request is copied: not the subject, not a wish to be a CA. A
+// wish to be for servers only, or for clients only, is heeded. It keeps no record
+// of what it signed and of what is revoked: who does has it sign that list
+// ([CA.CRL]).
+//
+// Which names it signs can be limited for good, in its certificates, and by its
+// configuration: see package policy.
 //
 // What losing it costs: with the intermediate's key anyone can make
 // certificates for any name that clients of this root will believe, until the

@@ -28,8 +28,10 @@ var ErrEnded = errors.New("the CA's intermediate certificate has ended")
 // none or more than 100 names; with names that are not syntactically valid DNS
 // names, IP addresses or absolute URIs with a host; with an RSA key under 2048
 // or over 8192 bits, or one that is not RSA, ECDSA on P-256, P-384 or P-521,
-// or Ed25519; and lifetimes below 0. For which names it may sign is for the
-// caller to decide.
+// or Ed25519; lifetimes below 0; extended key usages other than those of TLS;
+// names that the CA's name constraints or the configuration do not allow, and
+// usages that it does not. A request that asks for usages gets these, any other
+// all that are allowed.
 func (ca *CA) Issue(ctx context.Context, csr *x509.CertificateRequest, lifetime time.Duration) ([][]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("signing with %s: %w", ca, err)
@@ -40,6 +42,9 @@ func (ca *CA) Issue(ctx context.Context, csr *x509.CertificateRequest, lifetime 
 	template, err := vet(csr)
 	if err != nil {
 		return nil, fmt.Errorf("signing with %s: %w: %w", ca, issuer.ErrRefused, err)
+	}
+	if err := ca.permits(template); err != nil {
+		return nil, fmt.Errorf("signing with %s: %w", ca, err)
 	}
 	if err := ca.complete(template, lifetime); err != nil {
 		return nil, fmt.Errorf("signing with %s: %w", ca, err)
@@ -53,10 +58,10 @@ func (ca *CA) Issue(ctx context.Context, csr *x509.CertificateRequest, lifetime 
 
 // complete adds what the CA decides to what was taken from the request.
 func (ca *CA) complete(template *x509.Certificate, lifetime time.Duration) (err error) {
-	now, end := time.Now(), ca.intermediate.cert.NotAfter
-	if !now.Before(end) {
-		return fmt.Errorf("%w at %s: make a new CA", ErrEnded, end.UTC().Format(time.RFC3339))
+	if err := ca.ended(); err != nil {
+		return err
 	}
+	now, end := time.Now(), ca.intermediate.cert.NotAfter
 	if lifetime == 0 {
 		lifetime = ca.config.Lifetime
 	}
@@ -70,14 +75,25 @@ func (ca *CA) complete(template *x509.Certificate, lifetime time.Duration) (err 
 		template.NotBefore = begin
 	}
 	template.BasicConstraintsValid = true
-	template.ExtKeyUsage = usages()
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	if template.PublicKeyAlgorithm == x509.RSA {
 		template.KeyUsage |= x509.KeyUsageKeyEncipherment // RFC 5246 section 7.4.2: RSA key exchange in TLS 1.2
+	}
+	if ca.config.CRLURL != "" {
+		template.CRLDistributionPoints = []string{ca.config.CRLURL}
 	}
 	if template.SubjectKeyId, err = keyID(template.PublicKey); err != nil {
 		return err
 	}
 	template.SerialNumber, err = newSerial()
 	return err
+}
+
+// ended returns an error if the CA cannot sign any more.
+func (ca *CA) ended() error {
+	end := ca.intermediate.cert.NotAfter
+	if time.Now().Before(end) {
+		return nil
+	}
+	return fmt.Errorf("%w at %s: make a new CA", ErrEnded, end.UTC().Format(time.RFC3339))
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/keyturn/keyturn/issuer/localca"
 )
 
-// TestOpenSSLVerifies has the other widespread implementation of RFC 5280 look
-// at a chain, in its strict mode.
-func TestOpenSSLVerifies(t *testing.T) {
+// openssl returns the program's path.
+func openssl(t *testing.T) string {
+	t.Helper()
 	program, err := exec.LookPath("openssl")
 	if err != nil {
 		const hint = "openssl is not installed; run: apt-get install openssl"
@@ -24,6 +24,13 @@ func TestOpenSSLVerifies(t *testing.T) {
 		}
 		t.Skip(hint)
 	}
+	return program
+}
+
+// TestOpenSSLVerifies has the other widespread implementation of RFC 5280 look
+// at a chain, in its strict mode.
+func TestOpenSSLVerifies(t *testing.T) {
+	program := openssl(t)
 	for _, kt := range []issuer.KeyType{issuer.ECDSAP256, issuer.ECDSAP384, issuer.RSA2048, issuer.Ed25519} {
 		t.Run(kt.String(), func(t *testing.T) {
 			ca := newCA(t, localca.Config{KeyType: kt})

@@ -24,7 +24,7 @@ const (
 )
 
 // vet checks a request and takes from it all that is taken from a request: the
-// key and the names.
+// key, the names, and what the certificate shall be for.
 func vet(csr *x509.CertificateRequest) (*x509.Certificate, error) {
 	if csr == nil {
 		return nil, errors.New("there is no request")
@@ -36,7 +36,10 @@ func vet(csr *x509.CertificateRequest) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("the request is not signed by the key it is for: %w", err)
 	}
 	template := &x509.Certificate{PublicKey: csr.PublicKey, PublicKeyAlgorithm: csr.PublicKeyAlgorithm}
-	return template, takeNames(csr, template)
+	if err := takeNames(csr, template); err != nil {
+		return nil, err
+	}
+	return template, takeUsages(csr, template)
 }
 
 func vetKey(public any) error {
@@ -107,6 +110,9 @@ func takeName(tag int, value []byte, template *x509.Certificate) error {
 	case tagIP:
 		if len(value) != net.IPv4len && len(value) != net.IPv6len {
 			return fmt.Errorf("an IP address has %d bytes", len(value))
+		}
+		if ip := net.IP(value); len(value) == net.IPv6len && ip.To4() != nil {
+			return fmt.Errorf("the address %s is in the form of IPv6, in which no client looks for it: ask for it in four bytes", ip)
 		}
 		template.IPAddresses = append(template.IPAddresses, net.IP(value))
 	case tagURI:

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/policy"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -47,8 +48,9 @@ func (ca *CA) Seal(to *seal.PublicKey, associated []byte) ([]byte, error) {
 }
 
 // Open returns the CA in a sealed text. Certificates and keys come from the
-// text; how certificates are issued comes from c. c.Name and c.KeyType, where
-// they are set, must be those of the CA: they cannot be changed afterwards.
+// text; how certificates are issued comes from c. c.Name, c.KeyType and the name
+// constraints, where they are set, must be those of the CA: they cannot be
+// changed afterwards.
 //
 // The error is one of [seal.Open], or ErrCorrupt, or says what in c does not
 // fit. A CA that has ended opens: see ErrEnded.
@@ -69,7 +71,17 @@ func Open(keys []*seal.PrivateKey, associated, sealed []byte, c Config) (*CA, er
 	if err := ca.fits(c); err != nil {
 		return nil, err
 	}
-	ca.config = c
+	if ca.limits, err = c.limits(); err != nil {
+		return nil, err
+	}
+	bound, err := policy.ConstraintsOf(ca.intermediate.cert)
+	if err != nil {
+		return nil, fmt.Errorf("opening the CA: %w", err)
+	}
+	if ca.limits.constraints != nil && !ca.limits.constraints.Equal(bound) {
+		return nil, fmt.Errorf("opening the CA: the name constraints of %s are not those of the configuration; they cannot change: configure another issuer", ca)
+	}
+	ca.limits.constraints, ca.config = bound, c
 	return ca, nil
 }
 
