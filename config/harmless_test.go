@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/keyturn/keyturn/issuer/policy"
 )
 
 // TestShow: only the values of keys that are known are shown.
@@ -47,17 +49,22 @@ func TestEveryKeyIsJudged(t *testing.T) {
 	var keys []string
 	list := func(prefix string, v any) {
 		for f := range reflect.TypeOf(v).Fields() {
-			tag, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-			keys = append(keys, prefix+tag)
+			if tag, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); tag != "" { // "" is what is listed by itself
+				keys = append(keys, prefix+tag)
+			}
 		}
 	}
 	list("issuers.*.", LocalCA{})
+	list("issuers.*.permitted.", policy.Names{})
+	list("issuers.*.excluded.", policy.Names{})
+	list("issuers.*.policy.", policy.Names{})
+	list("issuers.*.policy.", CAPolicy{})
 	list("issuers.*.", ACME{})
 	list("issuers.*.eab.", EAB{})
 	list("issuers.*.limits.", Limits{})
 	list("defaults.", Defaults{})
 	list("", Shared{})
-	above := []string{"issuers", "issuers.*.eab", "issuers.*.limits", "solvers", "zones", "defaults"}
+	above := []string{"issuers", "issuers.*.eab", "issuers.*.limits", "issuers.*.permitted", "issuers.*.excluded", "issuers.*.policy", "solvers", "zones", "defaults"}
 	for _, key := range keys {
 		n := 0
 		for _, set := range [][]string{harmless, hidden, above} {

@@ -8,9 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
-
-	"github.com/keyturn/keyturn/issuer"
 )
 
 // An Issuer is the configuration of one CA: its type, and the settings of that
@@ -19,21 +16,6 @@ type Issuer struct {
 	Type  string
 	Local *LocalCA // "local"
 	ACME  *ACME    // "acme"
-}
-
-// LocalCA is an issuer of type "local", the built-in CA.
-//
-// Name, Key, RootLifetime and IntermediateLifetime say how the CA is made when
-// it is first used. Name and Key cannot be changed afterwards, the other two
-// have no effect any more: a new CA is a new issuer.
-type LocalCA struct {
-	Name                 string         `yaml:"name,omitempty"`                  // starts the CA's common names, at most 38 characters; empty: Keyturn
-	Key                  issuer.KeyType `yaml:"key,omitempty"`                   // of the CA's own keys; empty: ECDSA P-256
-	Lifetime             Duration       `yaml:"lifetime,omitempty"`              // of a certificate that asks for none; 0: 30 days
-	MaxLifetime          Duration       `yaml:"max_lifetime,omitempty"`          // longer wishes are cut; 0: 90 days
-	RootLifetime         Duration       `yaml:"root_lifetime,omitempty"`         // 0: 10 years
-	IntermediateLifetime Duration       `yaml:"intermediate_lifetime,omitempty"` // 0: 5 years
-	Backdate             Duration       `yaml:"backdate,omitempty"`              // how long before now a certificate is valid; 0: a minute
 }
 
 // issuerTypes are the known types and how the settings of each are read. The
@@ -72,33 +54,6 @@ func (m *mapping) issuer() (i Issuer) {
 		m.wrong("type", "%.40q is not a type of issuer; known are %s", i.Type, known)
 	}
 	return i
-}
-
-// maxCAName is localca's limit.
-const maxCAName = 38
-
-func (m *mapping) localCA() *LocalCA {
-	m.only("type", "name", "key", "lifetime", "max_lifetime", "root_lifetime", "intermediate_lifetime", "backdate")
-	c := new(LocalCA)
-	m.str("name", &c.Name)
-	parse(m, "key", &c.Key, issuer.ParseKeyType)
-	parse(m, "lifetime", &c.Lifetime, ParseDuration)
-	parse(m, "max_lifetime", &c.MaxLifetime, ParseDuration)
-	parse(m, "root_lifetime", &c.RootLifetime, ParseDuration)
-	parse(m, "intermediate_lifetime", &c.IntermediateLifetime, ParseDuration)
-	parse(m, "backdate", &c.Backdate, ParseDuration)
-	if n := utf8.RuneCountInString(c.Name); n > maxCAName {
-		m.wrong("name", "it has %d characters; at most %d fit into a common name with what follows them", n, maxCAName)
-	}
-	m.notAbove("lifetime", c.Lifetime, "max_lifetime", c.MaxLifetime)
-	m.notAbove("intermediate_lifetime", c.IntermediateLifetime, "root_lifetime", c.RootLifetime)
-	return c
-}
-
-func (m *mapping) notAbove(key string, d Duration, limit string, most Duration) {
-	if d > 0 && most > 0 && d > most {
-		m.wrong(key, "%s is above %s, which is %s", d, limit, most)
-	}
 }
 
 // MarshalYAML writes the type and its settings as one mapping.

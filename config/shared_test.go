@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/policy"
 )
 
 var renewBefores = cmp.Comparer(func(a, b config.RenewBefore) bool { return a == b })
@@ -42,6 +43,11 @@ issuers:
     root_lifetime: 3650d
     intermediate_lifetime: 1825d
     backdate: 5m
+    permitted: {dns: [internal.example, example.net], ip: 10.0.0.0/8}
+    excluded: {uri: .evil.example}
+    policy: {dns: [.internal.example], uri: ["spiffe://example.net/*"], groups: [web, api], usages: server}
+    crl_url: http://crl.example/ca.crl
+    crl_lifetime: 2d
   42:
     type: local
 defaults:
@@ -56,7 +62,14 @@ defaults:
 						Name: "Example GmbH", Key: issuer.RSA2048,
 						Lifetime: config.Duration(30 * day), MaxLifetime: config.Duration(90 * day),
 						RootLifetime: config.Duration(3650 * day), IntermediateLifetime: config.Duration(1825 * day),
-						Backdate: config.Duration(5 * time.Minute),
+						Backdate:  config.Duration(5 * time.Minute),
+						Permitted: policy.Names{DNS: []string{"internal.example", "example.net"}, IP: []string{"10.0.0.0/8"}},
+						Excluded:  policy.Names{URI: []string{".evil.example"}},
+						Policy: config.CAPolicy{
+							Names:  policy.Names{DNS: []string{".internal.example"}, URI: []string{"spiffe://example.net/*"}},
+							Groups: []string{"web", "api"}, Usages: []string{"server"},
+						},
+						CRLURL: "http://crl.example/ca.crl", CRLLifetime: config.Duration(2 * day),
 					}},
 					"42": {Type: "local", Local: &config.LocalCA{}},
 				},
@@ -134,22 +147,31 @@ func TestParseSharedRefuses(t *testing.T) {
 		"issuers:\n  dev: {type: local, lifetime: 2d, max_lifetime: 1d}":                "issuers.dev.lifetime: 2d is above max_lifetime, which is 1d",
 		"issuers:\n  dev: {type: local, root_lifetime: 1d, intermediate_lifetime: 36h}": "issuers.dev.intermediate_lifetime: 36h is above root_lifetime, which is 1d",
 		"issuers:\n  dev: {type: local, name: " + strings.Repeat("x", 39) + "}":         "issuers.dev.name: it has 39 characters",
+		"issuers:\n  dev: {type: local, permitted: {dns: '*.example.com'}}":             "line 2: issuers.dev.permitted: the permitted names: \"*.example.com\" is not a DNS name",
+		"issuers:\n  dev: {type: local, permitted: [a]}":                                "line 2: issuers.dev.permitted: here must be keys with values, not a list",
+		"issuers:\n  dev: {type: local, permitted: {name: a}}":                          "line 2: issuers.dev.permitted.name: unknown key; known here are dns, ip, uri",
+		"issuers:\n  dev: {type: local, excluded: {ip: 10.0.0.1/8}}":                    "line 2: issuers.dev.excluded: the excluded names: \"10.0.0.1/8\" is an address in a range: write 10.0.0.0/8",
+		"issuers:\n  dev: {type: local, policy: {dns: [a, a]}}":                         "\"a\" is here twice",
+		"issuers:\n  dev: {type: local, policy: {uri: mailto:a}}":                       "line 2: issuers.dev.policy: \"mailto:a\" is not a URI with a host",
+		"issuers:\n  dev: {type: local, policy: {usages: email}}":                       "issuers.dev.policy.usages: \"email\" is not a usage: server and client are known",
+		"issuers:\n  dev: {type: local, policy: {groups: Web}}":                         "issuers.dev.policy.groups: \"Web\" is not a name",
+		"issuers:\n  dev: {type: local, crl_url: 'ftp://a/b'}":                          "issuers.dev.crl_url: \"ftp://a/b\" is not an address such as http://HOST/ca.crl",
 		"issuers: &all\n  dev: {type: local}":                                           "line 1: YAML anchors (&name) are not supported",
 		"issuers:\n  a: &a {type: local}\n  b: *a":                                      "line 2: YAML anchors",
-		"a: &a [x]\nb: *a":                                                              "YAML anchors",
-		"issuers:\n  dev:\n    <<: {type: local}":                                       "line 3: YAML merge keys",
-		"issuers:\n  dev: !local {}":                                                    "line 2: YAML tags (!name) are not supported",
-		"issuers:\n  dev: {type: !!str local}":                                          "line 2: YAML tags",
-		good + "---\n" + good:                                                           "a second YAML document",
-		good + "--- [":                                                                  "this is not YAML",
-		"issuers: [":                                                                    "this is not YAML",
-		"issuers:\n\t- x":                                                               "line 2: this is not YAML: found character that cannot start any token",
-		"a: \xff":                                                                       "not UTF-8",
-		"\xff\xfei\x00":                                                                 "not UTF-8",
-		strings.Repeat("[", 1000):                                                       "this is not YAML",
-		strings.Repeat("[", 100) + strings.Repeat("]", 100):                             "line 1: mappings and lists lie more than 16 deep",
-		strings.Repeat("{a: ", 17) + strings.Repeat("}", 17):                            "more than 16 deep",
-		strings.Repeat("#", config.MaxSize) + "\n":                                      "at most 245760 are allowed",
+		"a: &a [x]\nb: *a":                        "YAML anchors",
+		"issuers:\n  dev:\n    <<: {type: local}": "line 3: YAML merge keys",
+		"issuers:\n  dev: !local {}":              "line 2: YAML tags (!name) are not supported",
+		"issuers:\n  dev: {type: !!str local}":    "line 2: YAML tags",
+		good + "---\n" + good:                     "a second YAML document",
+		good + "--- [":                            "this is not YAML",
+		"issuers: [":                              "this is not YAML",
+		"issuers:\n\t- x":                         "line 2: this is not YAML: found character that cannot start any token",
+		"a: \xff":                                 "not UTF-8",
+		"\xff\xfei\x00":                           "not UTF-8",
+		strings.Repeat("[", 1000):                 "this is not YAML",
+		strings.Repeat("[", 100) + strings.Repeat("]", 100):  "line 1: mappings and lists lie more than 16 deep",
+		strings.Repeat("{a: ", 17) + strings.Repeat("}", 17): "more than 16 deep",
+		strings.Repeat("#", config.MaxSize) + "\n":           "at most 245760 are allowed",
 	} {
 		got, err := config.ParseShared([]byte(in))
 		var one *config.Error
