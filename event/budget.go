@@ -59,11 +59,11 @@ func (b *Bucket) fields(f *codec) {
 const maxBucketKey = 300
 
 func (b *Budget) check() error {
-	switch {
-	case len(b.Buckets) > MaxBuckets:
+	if len(b.Buckets) > MaxBuckets {
 		return fmt.Errorf("%d buckets: at most %d are kept", len(b.Buckets), MaxBuckets)
-	case len(b.Shard) != 1 || b.Shard < "0" || b.Shard > "9" && b.Shard < "a" || b.Shard > "f":
-		return fmt.Errorf("the shard %.10q of a budget: one of 0-9 a-f is allowed", b.Shard)
+	}
+	if err := checkShard(b.Shard); err != nil {
+		return err
 	}
 	return CheckName(b.Issuer)
 }

@@ -18,6 +18,7 @@
 //	Names        names/<hash>         who manages this set of names
 //	Config       conf/shared          the shared configuration, sealed to managers
 //	IssuerState  conf/issuer/<name>   what an issuer keeps, sealed to managers
+//	CARecords    conf/ca/<name>/<shard> what the built-in CA signed by hand and revoked
 //	IssuerControl conf/control/<name>  what operators say of an issuer
 //	Budget       budget/<name>/<shard> what was asked of an issuer, for its rate limits
 //	Challenges   challenge/<group>    what the group's replicas answer ACME CAs

@@ -51,6 +51,7 @@ const (
 	TypeChallenges
 	TypeBudget
 	TypeIssuerControl
+	TypeCARecords
 )
 
 // An Event is an entry of the bus, verified and decoded.
@@ -284,6 +285,8 @@ func newBody(t Type) Body {
 		return new(Budget)
 	case TypeIssuerControl:
 		return new(IssuerControl)
+	case TypeCARecords:
+		return new(CARecords)
 	}
 	return nil
 }

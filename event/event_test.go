@@ -127,6 +127,9 @@ func withCAs() []Body {
 		&Budget{Issuer: "internal", Shard: "a", Buckets: []Bucket{{Key: "domain example.com", Full: at}, {Key: "orders", Full: at}}},
 		&IssuerControl{Issuer: "internal", Pause: &Pause{At: at, Reason: "move"}},
 		&Receipt{Group: "web", Member: "AAAAAAAAAAA", Pages: 1, Challenges: "log:8"},
+		&CARecords{Issuer: "internal", Shard: "0", List: 7, Records: []CARecord{
+			{Serial: []byte{1, 2}, NotAfter: at, Signed: at, Names: "www.example.com", Revoked: at, Reason: 4}, {Serial: []byte{3}, NotAfter: at},
+		}},
 	}
 }
 

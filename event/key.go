@@ -82,6 +82,10 @@ func IssuerKey(name string) string { return "conf/issuer/" + name }
 // ControlKey is the key of what operators say of a named issuer.
 func ControlKey(issuer string) string { return ControlScope + "/" + issuer }
 
+// CARecordsKey is the key of a shard of what a named built-in CA remembers of
+// certificates.
+func CARecordsKey(issuer, shard string) string { return "conf/ca/" + issuer + "/" + shard }
+
 // BudgetKey is the key of a shard of what was asked of a named issuer.
 func BudgetKey(issuer, shard string) string { return BudgetScope + "/" + issuer + "/" + shard }
 
