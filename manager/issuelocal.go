@@ -4,6 +4,12 @@ package manager
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/config"
@@ -26,7 +32,12 @@ func (localIssuer) found(m *Manager, s *event.IssuerState, shared *config.Shared
 }
 
 func (localIssuer) open(m *Manager, s *event.IssuerState, shared *config.Shared) (issuer.Issuer, error) {
-	return localca.Open(m.identity.Sealing, s.Associated(m.tenant), s.Sealed, localConfig(shared.Issuers[s.Name].Local))
+	c := shared.Issuers[s.Name].Local
+	ca, err := localca.Open(m.identity.Sealing, s.Associated(m.tenant), s.Sealed, localConfig(c))
+	if err != nil {
+		return nil, err
+	}
+	return &builtIn{ca, m, s.Name, c}, nil
 }
 
 func (localIssuer) enrol(context.Context, *Manager, issuer.Issuer, *event.IssuerState, *config.Shared) (*event.IssuerState, error) {
@@ -40,6 +51,85 @@ func localConfig(c *config.LocalCA) localca.Config {
 		Name: c.Name, KeyType: c.Key,
 		Lifetime: time.Duration(c.Lifetime), MaxLifetime: time.Duration(c.MaxLifetime),
 		RootLifetime: time.Duration(c.RootLifetime), IntermediateLifetime: time.Duration(c.IntermediateLifetime),
-		Backdate: time.Duration(c.Backdate),
+		Backdate:  time.Duration(c.Backdate),
+		Permitted: c.Permitted, Excluded: c.Excluded,
+		Allowed: c.Policy.Names, Usages: c.Policy.Usages,
+		CRLURL: c.CRLURL, CRLLifetime: time.Duration(c.CRLLifetime),
 	}
+}
+
+// checkPolicy refuses what the first issuer is known never to sign. Those that
+// stand in for it may have narrower limits.
+func checkPolicy(s *event.Spec, shared *config.Shared) error {
+	c := shared.Issuers[s.Issuer].Local
+	if c == nil {
+		return nil
+	}
+	if err := permits(c, s); err != nil {
+		return &InvalidError{fmt.Sprintf("issuer %q: %v: `keyturn conf display` shows its settings", s.Issuer, err)}
+	}
+	return nil
+}
+
+// permits returns an error that wraps issuer.ErrRefused if a CA with these
+// settings does not sign what a spec wants.
+func permits(c *config.LocalCA, s *event.Spec) error {
+	if g := c.Policy.Groups; len(g) > 0 && !slices.Contains(g, s.Group) {
+		return fmt.Errorf("%w: the CA's policy does not allow certificates of group %q: it allows %s", issuer.ErrRefused, s.Group, strings.Join(g, ", "))
+	}
+	return localConfig(c).Permits(s.Names, x509.ExtKeyUsageServerAuth)
+}
+
+// A builtIn is the built-in CA for the managers of a bus, which remember for it
+// what is revoked.
+type builtIn struct {
+	*localca.CA
+	m      *Manager
+	name   string
+	config *config.LocalCA
+}
+
+var _ issuer.Revoker = (*builtIn)(nil)
+
+// Revoke implements [issuer.Revoker]. Who may write to the bus may revoke; a key
+// that is given has to be the certificate's.
+func (b *builtIn) Revoke(ctx context.Context, leaf *x509.Certificate, key crypto.Signer, reason issuer.Reason) error {
+	if err := b.Signed(leaf); err != nil {
+		return err
+	}
+	if key != nil {
+		public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+		if !ok || !public.Equal(leaf.PublicKey) {
+			return errors.New("the key is not the certificate's")
+		}
+	}
+	return b.revoke(ctx, event.CARecord{Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter, Names: short(certNames(leaf))}, reason)
+}
+
+// revoke notes that a certificate of this CA is revoked. One that is so already
+// stays so from then on; that its key is compromised is noted in any case.
+func (b *builtIn) revoke(ctx context.Context, r event.CARecord, reason issuer.Reason) error {
+	if now := time.Now(); now.After(r.NotAfter) {
+		return &InvalidError{fmt.Sprintf("the certificate with the serial number %x ended at %s: nobody believes it any more", r.Serial, stamp(r.NotAfter))}
+	}
+	return b.note(ctx, r, func(r *event.CARecord) {
+		switch {
+		case r.Revoked.IsZero():
+			r.Revoked, r.Reason = time.Now(), uint64(reason)
+		case reason == issuer.KeyCompromise:
+			r.Reason = uint64(reason)
+		}
+	})
+}
+
+// certNames returns what a certificate is for, as text.
+func certNames(leaf *x509.Certificate) []string {
+	names := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range leaf.URIs {
+		names = append(names, u.String())
+	}
+	return names
 }

@@ -113,6 +113,11 @@ func parseKey(pkcs8 []byte) (crypto.Signer, error) {
 // on with that.
 func (m *Manager) order(ctx context.Context, k *keeper, with means, d *draft) ([][]byte, error) {
 	c := k.now()
+	if b, ok := with.issuer.(*builtIn); ok {
+		if err := permits(b.config, &c.Spec); err != nil {
+			return nil, err
+		}
+	}
 	o, ok := with.issuer.(issuer.Orderer)
 	if !ok {
 		return with.issuer.Issue(ctx, d.csr, c.Spec.Lifetime)

@@ -67,7 +67,7 @@ func (m *Manager) spec(ctx context.Context, r Request) (*event.Spec, error) {
 		Created:     time.Now(),
 	}
 	s.Issuer, s.Fallbacks = issuersOf(r, shared)
-	for _, check := range []func(*event.Spec, *config.Shared) error{checkIssuers, checkProof, checkLifetime} {
+	for _, check := range []func(*event.Spec, *config.Shared) error{checkIssuers, checkProof, checkPolicy, checkLifetime} {
 		if err := check(s, shared); err != nil {
 			return nil, err
 		}

@@ -93,6 +93,9 @@ func (m *Manager) revokeAtCA(ctx context.Context, c *Managed, r event.Record, o 
 	if !ok {
 		return &InvalidError{fmt.Sprintf("issuer %q cannot revoke: end what trusts the certificate, or wait for its end, %s", name, r.NotAfter.UTC().Format(time.RFC3339))}
 	}
+	if b, ok := i.(*builtIn); ok && !o.ByKey && r.Issuer != "" { // it needs no certificate to revoke what it has signed
+		return b.revoke(ctx, event.CARecord{Serial: r.Serial, NotAfter: r.NotAfter, Names: short(c.Spec.Names)}, o.Reason)
+	}
 	leaf, err := m.leafOf(ctx, c, r, i)
 	if err != nil {
 		return err

@@ -135,8 +135,10 @@ func (m *Manager) fits(ctx context.Context, shared *config.Shared) error {
 		for _, name := range append([]string{c.Spec.Issuer}, c.Spec.Fallbacks...) {
 			inUse[name]++
 		}
-		if err := checkProof(&c.Spec, shared); err != nil {
-			problems = append(problems, fmt.Errorf("certificate %s: %w", c.ID, err))
+		for _, check := range []func(*event.Spec, *config.Shared) error{checkProof, checkPolicy} {
+			if err := check(&c.Spec, shared); err != nil {
+				problems = append(problems, fmt.Errorf("certificate %s: %w", c.ID, err))
+			}
 		}
 	}
 	for name, n := range inUse {

@@ -53,7 +53,8 @@ may refuse it. "keyturn cert rm --revoke" ends its management, too.
 
 Who has the key of a certificate that is revoked can go on to use it wherever
 clients do not ask. For key-compromise the new generation counts as made for that
-reason. The built-in CA cannot revoke.`,
+reason. What the built-in CA revokes is on the lists that "keyturn ca export crl"
+makes.`,
 		Example: "  keyturn cert revoke dSkmimj51P8 --reason superseded\n  keyturn cert revoke dSkmimj51P8 --reason key-compromise --generation 7",
 		RunE: func(cmd *cobra.Command, id []string) error {
 			if err := r.parse(); err != nil {
