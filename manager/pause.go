@@ -19,7 +19,7 @@ const maxReason = 1000
 // Pause keeps a certificate from being renewed, by whomever, until Resume. It
 // goes on to be served, and ends when it ends. What is under way is finished. The
 // reason is text for people and may be empty. Pausing what is paused gives it the
-// new reason.
+// new reason; without one it keeps its own.
 //
 // The error may be a *NotFoundError, a *RemovedError or an *InvalidError.
 func (m *Manager) Pause(ctx context.Context, id, reason string) error {
@@ -27,7 +27,11 @@ func (m *Manager) Pause(ctx context.Context, id, reason string) error {
 	if err != nil {
 		return err
 	}
-	return m.setPause(ctx, id, p)
+	if err := m.setPause(ctx, id, p); err != nil {
+		return err
+	}
+	m.logger.Info("certificate is paused", "managed_id", id, "reason", p.Reason)
+	return nil
 }
 
 // Resume ends a Pause: what became due meanwhile is renewed at once. Resuming
@@ -41,48 +45,20 @@ func (m *Manager) Resume(ctx context.Context, id, reason string) error {
 	return nil
 }
 
-func newPause(reason string) (*event.Pause, error) {
-	if len(reason) > maxReason {
-		return nil, &InvalidError{fmt.Sprintf("the reason for a pause has %d bytes: at most %d are kept", len(reason), maxReason)}
-	}
-	return &event.Pause{At: time.Now(), Reason: printable.Line(reason)}, nil
-}
-
-func (m *Manager) setPause(ctx context.Context, id string, p *event.Pause) error {
-	for {
-		c, err := m.Get(ctx, id)
-		switch {
-		case err != nil:
-			return err
-		case c.Removed:
-			return &RemovedError{id}
-		case c.Pause == nil && p == nil:
-			return nil
-		}
-		next := c.State
-		next.Pause = p
-		_, err = m.append(ctx, c.Position, &next)
-		switch {
-		case err == nil && p != nil:
-			m.logger.Info("certificate is paused", "managed_id", id, "names", c.Spec.Names, "reason", p.Reason)
-			return nil
-		case !conflict(err) && err != nil:
-			return fmt.Errorf("pausing or resuming %s: %w", id, err)
-		case err == nil:
-			return nil
-		}
-	}
-}
-
 // PauseIssuer keeps all managers from asking an issuer for anything until
 // ResumeIssuer. What is due by it waits, and no other issuer stands in for that.
-// What is under way is finished. The issuer must be in the shared configuration.
+// What is under way is finished. The issuer must be in the shared configuration. The
+// reason is as for Pause.
 func (m *Manager) PauseIssuer(ctx context.Context, issuer, reason string) error {
 	p, err := newPause(reason)
 	if err != nil {
 		return err
 	}
-	return m.setControl(ctx, issuer, p)
+	if err := m.setControl(ctx, issuer, p); err != nil {
+		return err
+	}
+	m.logger.Warn("issuer is paused", "issuer", issuer, "reason", p.Reason)
+	return nil
 }
 
 // ResumeIssuer ends a PauseIssuer. What waited is renewed, what ends soonest
@@ -95,6 +71,31 @@ func (m *Manager) ResumeIssuer(ctx context.Context, issuer, reason string) error
 	return nil
 }
 
+func newPause(reason string) (*event.Pause, error) {
+	if len(reason) > maxReason {
+		return nil, &InvalidError{fmt.Sprintf("the reason for a pause has %d bytes: at most %d are kept", len(reason), maxReason)}
+	}
+	return &event.Pause{At: time.Now(), Reason: printable.Line(reason)}, nil
+}
+
+func (m *Manager) setPause(ctx context.Context, id string, p *event.Pause) error {
+	return replacePause(id, p, func() (*event.Pause, func(*event.Pause) error, error) {
+		c, err := m.Get(ctx, id)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case c.Removed:
+			return nil, nil, &RemovedError{id}
+		}
+		return c.Pause, func(p *event.Pause) error {
+			next := c.State
+			next.Pause = p
+			_, err := m.append(ctx, c.Position, &next)
+			return err
+		}, nil
+	})
+}
+
 func (m *Manager) setControl(ctx context.Context, issuer string, p *event.Pause) error {
 	shared, _, err := m.shared(ctx)
 	if err != nil {
@@ -103,24 +104,34 @@ func (m *Manager) setControl(ctx context.Context, issuer string, p *event.Pause)
 	if _, ok := shared.Issuers[issuer]; !ok {
 		return &InvalidError{fmt.Sprintf("there is no issuer %q in the shared configuration: `keyturn conf display` shows it", issuer)}
 	}
-	for {
+	return replacePause(fmt.Sprintf("issuer %q", issuer), p, func() (*event.Pause, func(*event.Pause) error, error) {
 		old, at, err := m.control(ctx, issuer)
 		if err != nil {
+			return nil, nil, err
+		}
+		return old.Pause, func(p *event.Pause) error {
+			_, err := m.append(ctx, at, &event.IssuerControl{Issuer: issuer, Pause: p})
 			return err
-		}
-		if old.Pause == nil && p == nil {
-			return nil
-		}
-		_, err = m.append(ctx, at, &event.IssuerControl{Issuer: issuer, Pause: p})
+		}, nil
+	})
+}
+
+// replacePause writes p where read finds another pause, or none, until it is first.
+func replacePause(what string, p *event.Pause, read func() (old *event.Pause, write func(*event.Pause) error, err error)) error {
+	for {
+		old, write, err := read()
 		switch {
-		case conflict(err):
 		case err != nil:
-			return fmt.Errorf("pausing or resuming issuer %q: %w", issuer, err)
-		default:
-			if p != nil {
-				m.logger.Warn("issuer is paused", "issuer", issuer, "reason", p.Reason)
-			}
+			return err
+		case old == nil && p == nil:
 			return nil
+		case old != nil && p != nil && p.Reason == "":
+			p.Reason = old.Reason
+		}
+		if err = write(p); err == nil {
+			return nil
+		} else if !conflict(err) {
+			return fmt.Errorf("pausing or resuming %s: %w", what, err)
 		}
 	}
 }

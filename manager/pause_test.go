@@ -23,6 +23,9 @@ func TestPause(t *testing.T) {
 		if err := m.Pause(t.Context(), paused.ID, "freeze\n"); err != nil {
 			t.Fatal(err)
 		}
+		if err := m.Pause(t.Context(), paused.ID, ""); err != nil { // keeps the reason
+			t.Fatal(err)
+		}
 		time.Sleep(61 * day)
 		if c := at(t, m, paused.ID); c.Generation != 1 || c.Pause.Reason != "freeze " {
 			t.Errorf("%+v", c.State)
@@ -68,8 +71,10 @@ func TestAPausedIssuerWaits(t *testing.T) {
 		runner := f.manager(t, "")
 		stop := run(t, runner)
 		defer stop()
-		if err := m.PauseIssuer(t.Context(), "internal", "it is being moved"); err != nil {
-			t.Fatal(err)
+		for _, reason := range []string{"it is old", "it is being moved", ""} { // the last one that was given counts
+			if err := m.PauseIssuer(t.Context(), "internal", reason); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if marked, err := m.MarkIssuer(t.Context(), "internal", event.ReasonRekey); err != nil || len(marked) != len(ids) {
 			t.Fatal(marked, err)

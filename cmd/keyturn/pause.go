@@ -86,7 +86,7 @@ cert renewable --all".`,
 			})
 		},
 	})
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who wonder")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who wonder; without it, what is paused keeps its reason")
 	return cmd
 }
 
