@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/plural"
 )
 
 // String prints the report for people: who answered and how, the chain indented from
@@ -120,10 +122,10 @@ func (r *Report) sum() string {
 	}
 	warnings := ""
 	if n := count[Warning]; n > 0 {
-		warnings = ", " + plural(n, "warning")
+		warnings = ", " + plural.Of(n, "warning")
 	}
 	if n := count[Error]; n > 0 {
-		return plural(n, "error") + warnings
+		return plural.Of(n, "error") + warnings
 	}
 	left := ""
 	if r.Ends != nil {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/keyturn/keyturn/internal/plural"
 )
 
 // maxText is how many bytes of one string of a peer are shown.
@@ -136,15 +138,8 @@ func span(d time.Duration) string {
 		name string
 	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
 		if n := int64(d / unit.d); n >= 2 || n == 1 && unit.d < 24*time.Hour {
-			return plural(n, unit.name)
+			return plural.Of(n, unit.name)
 		}
 	}
 	return "less than a second"
-}
-
-func plural[N int | int64](n N, what string) string {
-	if n == 1 {
-		return fmt.Sprintf("%d %s", n, what)
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

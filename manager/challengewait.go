@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
+	"github.com/keyturn/keyturn/internal/plural"
 )
 
 // answerTimeout is how long a live replica may take to answer a challenge: it follows the
@@ -44,7 +45,7 @@ func (e *UnansweredError) Error() string {
 		return fmt.Sprintf("no replica of group %q is live, so nobody would answer a CA that asks for %s: start one, or give the name's zone another solver in the shared configuration", e.Group, e.Name)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "the challenge for %s is answered by %d of %d live replicas of group %q, and a CA may ask any", e.Name, e.Answered, e.Of, e.Group)
+	fmt.Fprintf(&b, "the challenge for %s is answered by %d of %s of group %q, and a CA may ask any", e.Name, e.Answered, plural.Of(e.Of, "live replica"), e.Group)
 	for _, r := range e.Missing {
 		fmt.Fprintf(&b, "\n  %s (%s): %s", r.Name, r.Member, r.Why)
 	}

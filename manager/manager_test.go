@@ -340,6 +340,20 @@ func TestAHalfMadeCertificateIsFinished(t *testing.T) {
 	}
 }
 
+// TestAFailedMake says once what could not be made, and leaves the names free.
+func TestAFailedMake(t *testing.T) {
+	_, m := newFleet(t)
+	i := new(faultyIssuer)
+	wrap(t, m, i)
+	i.set(func(context.Context) error { return errors.New("CA is down") })
+	for range 2 {
+		_, err := m.Make(t.Context(), Request{Names: []string{"a.example"}})
+		if err == nil || strings.Count(err.Error(), "a.example") != 1 || !strings.HasPrefix(err.Error(), "making ") || !strings.HasSuffix(err.Error(), "CA is down") {
+			t.Error(err)
+		}
+	}
+}
+
 func TestBadRequests(t *testing.T) {
 	_, m := newFleet(t)
 	for what, r := range map[string]Request{

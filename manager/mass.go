@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/plural"
 )
 
 // MarkIssuer marks every certificate whose newest generation is an issuer's, or
@@ -98,7 +99,7 @@ func (m *Manager) WatchMarked(ctx context.Context, ids []string, progress func(d
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d certificates are made anew: %w", total-len(open), total, ctx.Err())
+			return fmt.Errorf("%d of %s made anew: %w", total-len(open), plural.Of(total, "certificate"), ctx.Err())
 		case <-time.After(refollow):
 		}
 	}

@@ -122,7 +122,9 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need,
 		return nil, err // another manager has taken the claim
 	}
 	if err != nil {
-		err = fmt.Errorf("generation %d of %s (%s): %w", claimed.Claim.Generation, c.ID, short(c.Spec.Names), err)
+		if c.Generation > 0 { // Make says of what it is the first
+			err = fmt.Errorf("generation %d of %s (%s): %w", claimed.Claim.Generation, c.ID, short(c.Spec.Names), err)
+		}
 		return nil, errors.Join(err, m.failed(ctx, claimed, means.asked, err))
 	}
 	crash.Point(crash.Issued)

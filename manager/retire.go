@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -37,7 +38,7 @@ func (m *Manager) RetireKeys(ctx context.Context, group string) error {
 				return fmt.Errorf("retiring the former keys of group %q: %w", group, err)
 			}
 			n := len(g.Retiring) - len(next.Retiring)
-			m.progress(group, fmt.Sprintf("%d former keys are retired", n))
+			m.progress(group, fmt.Sprintf("%s retired", plural.Of(n, "former key")))
 			m.logger.Info("former keys of a group are retired", "group", group, "retired", n, "retiring", len(next.Retiring))
 		}
 		return m.takeBack(ctx, next)

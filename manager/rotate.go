@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -50,7 +51,7 @@ func (m *Manager) RotateGroup(ctx context.Context, name string, keys []*seal.Pri
 		if len(stale) == 0 && err == nil {
 			break
 		}
-		m.progress(name, fmt.Sprintf("%d certificates are sealed to a former key: making them anew", len(stale)))
+		m.progress(name, fmt.Sprintf("making anew what is sealed to a former key: %s", plural.Of(len(stale), "certificate")))
 		if err = errors.Join(err, m.renewStale(ctx, name, stale, reason)); err != nil {
 			return fmt.Errorf("group %q has another key, but not all certificates were made anew: %w", name, err)
 		}
@@ -111,7 +112,7 @@ func fitForRotation(g *event.Group, current *seal.PublicKey, keys []*seal.Privat
 	case !slices.ContainsFunc(keys, func(k *seal.PrivateKey) bool { return k.Public().Equal(current) }):
 		return &InvalidError{fmt.Sprintf("the group's key, %s, is not among those given: has it been rotated from elsewhere?", current.ID())}
 	case len(g.Retiring) >= event.MaxKeys-1:
-		return &InvalidError{fmt.Sprintf("%d former keys are needed still: make anew what is sealed to them first", len(g.Retiring))}
+		return &InvalidError{fmt.Sprintf("%s still needed: make anew first what is sealed to them", plural.Of(len(g.Retiring), "former key"))}
 	}
 	return nil
 }
@@ -192,7 +193,7 @@ func (m *Manager) renewStale(ctx context.Context, name string, stale []*Managed,
 		if err != nil && !errors.As(err, &removed) {
 			return err
 		}
-		m.progress(name, fmt.Sprintf("%d of %d certificates are sealed to the new key", done.Add(1), total))
+		m.progress(name, fmt.Sprintf("%d of %s sealed to the new key", done.Add(1), plural.Of(total, "certificate")))
 		return nil
 	})
 }
@@ -216,7 +217,7 @@ func (m *Manager) RenewGroup(ctx context.Context, name, reason string) (marked i
 		if err != nil && !errors.As(err, &removed) {
 			return err
 		}
-		m.progress(name, fmt.Sprintf("%d of %d certificates are made anew", made.Add(1), len(list)))
+		m.progress(name, fmt.Sprintf("%d of %s made anew", made.Add(1), plural.Of(len(list), "certificate")))
 		return nil
 	}))
 	return marked, err

@@ -11,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -143,7 +144,7 @@ func (m *Manager) fits(ctx context.Context, shared *config.Shared) error {
 	}
 	for name, n := range inUse {
 		if _, ok := shared.Issuers[name]; !ok {
-			problems = append(problems, &InvalidError{fmt.Sprintf("issuer %q is left out, and %d managed certificates are renewed by it: `keyturn cert ls` shows them", name, n)})
+			problems = append(problems, &InvalidError{fmt.Sprintf("issuer %q is left out, and renews %s: `keyturn cert ls` shows which", name, plural.Of(n, "managed certificate"))})
 		}
 	}
 	for name := range shared.Issuers {

@@ -94,7 +94,7 @@ func (m *Manager) vouch(ctx context.Context, v voucher) (n int, err error) {
 		err = each(ctx, keys, func(key string) error {
 			err := v.renew(ctx, key)
 			if n := done.Add(1); err == nil && (n%100 == 0 || n == int64(len(keys))) {
-				m.progress(v.gone[0].ID().String(), fmt.Sprintf("%d of %d entries under %s are signed anew", n, len(keys), scope))
+				m.progress(v.gone[0].ID().String(), fmt.Sprintf("signed anew under %s: %d of %d", scope, n, len(keys)))
 			}
 			return err
 		})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/plural"
 )
 
 // ErrNoBoard means that the bus carries no reports of replicas.
@@ -46,7 +47,7 @@ type MissingReplica struct {
 // Error names everyone, one a line.
 func (e *NotServedError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "version %s of %s is served by %d of %d replicas", e.Version, e.ID, e.Served, e.Of)
+	fmt.Fprintf(&b, "version %s of %s is served by %d of %s", e.Version, e.ID, e.Served, plural.Of(e.Of, "replica"))
 	if e.Of == 0 {
 		b.WriteString(": none of its group has ever reported; a host joins by `keyturn replica join`, and reports once a program serves from its directory")
 	}

@@ -170,7 +170,7 @@ func TestACME(t *testing.T) {
 	s.matches(s.run("cert", "renew", id), `generation 2`)
 	s.matches(s.run("cert", "history", id), `^1 +.* new +public `, `^2 +.* rekey +public `)
 
-	s.matches(s.run("cert", "renew", "--all", "--issuer", "public"), `^1 of 1 certificates of issuer public are made anew$`)
+	s.matches(s.run("cert", "renew", "--all", "--issuer", "public"), `^1 of 1 certificate of issuer public made anew$`)
 	s.matches(s.run("cert", "revoke", id, "--reason", "superseded", "--generation", "1"), `^generation 1 of \S+ is revoked: superseded$`)
 	s.matches(s.run("cert", "history", id), `^1 .* revoked 20\S+$`)
 	if d := s.cat(id); d.Mark != nil || d.Generation != 3 {

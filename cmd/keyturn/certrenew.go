@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -108,9 +109,9 @@ func renewGroup(cmd *cobra.Command, name, reason string) error {
 			return err
 		}
 		if err != nil {
-			return fmt.Errorf("not all of the %d certificates of group %s that are marked were made anew; whoever runs tries again: %w", n, name, err)
+			return fmt.Errorf("%s of group %s marked, but not all made anew; whoever runs tries again: %w", plural.Of(n, "certificate"), name, err)
 		}
-		errs := []error{done(cmd, map[string]any{"group": name, "renewed": n}, "%d certificates of group %s are renewed", n, name)}
+		errs := []error{done(cmd, map[string]any{"group": name, "renewed": n}, "%s of group %s renewed", plural.Of(n, "certificate"), name)}
 		if wait, _ := wantsWait(cmd); wait { // checked already
 			errs = append(errs, waitGroup(ctx, cmd, m, name))
 		}
@@ -140,7 +141,7 @@ func renewIssuer(cmd *cobra.Command, issuer, reason string) error {
 		defer work(ctx, m, ids)()
 		err := m.WatchMarked(ctx, ids, func(done, failed, of int) {
 			r.Renewed, r.Failed = done, failed
-			said := fmt.Sprintf("%d of %d certificates are made anew", done, of)
+			said := fmt.Sprintf("%d of %s made anew", done, plural.Of(of, "certificate"))
 			if failed > 0 {
 				said += fmt.Sprintf("; the last attempt at %d of the others failed", failed)
 			}
@@ -149,7 +150,7 @@ func renewIssuer(cmd *cobra.Command, issuer, reason string) error {
 		if err != nil {
 			err = fmt.Errorf("%w; the others stay marked, and whoever runs goes on: `keyturn renew --due` where nobody does, `keyturn cert renewable --all` says what each waits for", err)
 		}
-		return errors.Join(marking, err, done(cmd, r, "%d of %d certificates of issuer %s are made anew", r.Renewed, r.Marked, issuer))
+		return errors.Join(marking, err, done(cmd, r, "%d of %s of issuer %s made anew", r.Renewed, plural.Of(r.Marked, "certificate"), issuer))
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/manager"
 	"github.com/keyturn/keyturn/replica"
 )
@@ -263,8 +264,8 @@ On DynamoDB it is AWS that lets hosts in: take the host's user or role away ther
 				if !out.KeyRotated {
 					key = "still has the key that the host knew"
 				}
-				return done(cmd, out, "%s (%s) is revoked; %d certificates of group %s were marked to be made anew; the group %s",
-					member.ID, member.Name, r.Marked, member.Group, key)
+				return done(cmd, out, "%s (%s) is revoked; %s of group %s marked to be made anew; the group %s",
+					member.ID, member.Name, plural.Of(r.Marked, "certificate"), member.Group, key)
 			})
 		},
 	}))

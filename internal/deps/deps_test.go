@@ -36,8 +36,9 @@ solver < solver/internal/port
 solver/internal/port < solver/http01, solver/tlsalpn01  # a port is held while there are challenges
 solver/http01, solver/tlsalpn01 < replica        # they answer in the place of whoever orders
 
-NONE < internal/printable
+NONE < internal/printable, internal/plural
 internal/printable < issuer, manager             # what others wrote is shown
+internal/plural < issuer/acme, manager           # "1 certificate"
 
 issuer, solver < config                          # key types are issuer's, challenges solver's
 internal/names < config                          # zones and name servers have names, too
@@ -81,7 +82,7 @@ solver/dns, solver/dns/internal/endpoint < solver/dns/webhook, solver/dns/acmedn
 solver/dns < solver/dns/internal/apitest
 EVERYTHING < internal/solvers                    # it links all services; programs alone import it
 
-NONE < doctor                                    # it knows crypto/tls alone
+internal/plural < doctor                         # it knows crypto/tls alone
 NONE < internal/schedule, internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
 internal/testnet < docs                          # the guide's hosts
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...

@@ -14,6 +14,7 @@ import (
 
 	acmez "github.com/mholt/acmez/v3/acme"
 
+	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/solver"
 )
@@ -32,7 +33,7 @@ const (
 // of every name.
 func (j *job) prove(ctx context.Context, o acmez.Order) (acmez.Order, error) {
 	if len(o.Authorizations) > maxAuthorizations {
-		return o, fmt.Errorf("the order at %s has %d authorisations for %d names", j.ca.config.Name, len(o.Authorizations), len(j.names))
+		return o, fmt.Errorf("the order at %s has %s for %s", j.ca.config.Name, plural.Of(len(o.Authorizations), "authorisation"), plural.Of(len(j.names), "name"))
 	}
 	errs := make([]error, len(o.Authorizations))
 	free := make(chan struct{}, maxAtOnce)
@@ -66,7 +67,7 @@ func (j *job) join(errs []error) error {
 	}
 	whole := &issuer.Problem{
 		Type:   acmez.ProblemTypeCompound,
-		Detail: fmt.Sprintf("control of %d of %d names could not be proven", len(problems), len(j.names)),
+		Detail: fmt.Sprintf("control of %d of %s could not be proven", len(problems), plural.Of(len(j.names), "name")),
 		Parts:  problems,
 	}
 	return &overError{fmt.Errorf("proving control of the names to %s: %w", j.ca.config.Name, withAdvice(whole))}
