@@ -24,6 +24,7 @@ var subjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 // Tags of a GeneralName (RFC 5280 section 4.2.1.6).
 const (
 	tagDNS = 2
+	tagURI = 6
 	tagIP  = 7
 )
 
@@ -39,7 +40,7 @@ func (n altName) String() string {
 	switch n.tag {
 	case tagIP:
 		return net.IP(n.value).String()
-	case tagDNS:
+	case tagDNS, tagURI:
 		return printable.Start(n.value, maxName)
 	}
 	return "GeneralName[" + strconv.Itoa(n.tag) + "] " + quoted(n.value)

@@ -29,8 +29,9 @@ var (
 	// not parse, has data after a certificate, does not link in its order, or
 	// is one that RFC 5280 section 6 does not allow.
 	ErrBrokenChain = errors.New("the certificate chain is broken")
-	// ErrWrongUsage means that the leaf cannot be used by a TLS server.
-	ErrWrongUsage = errors.New("the certificate is not for use by a TLS server")
+	// ErrWrongUsage means that the leaf cannot be used by a TLS server, or for what
+	// CheckFor was asked.
+	ErrWrongUsage = errors.New("the certificate is not for this use")
 )
 
 // Bounds of a chain.
@@ -64,6 +65,12 @@ const (
 //
 // Whether clients trust the end of the chain is not looked at.
 func Check(chain [][]byte, csr *x509.CertificateRequest, now time.Time) (leaf *x509.Certificate, err error) {
+	return CheckFor(chain, csr, now, x509.ExtKeyUsageServerAuth)
+}
+
+// CheckFor is Check for one other use, such as [x509.ExtKeyUsageClientAuth]: it
+// takes the place of serverAuth above.
+func CheckFor(chain [][]byte, csr *x509.CertificateRequest, now time.Time, usage x509.ExtKeyUsage) (leaf *x509.Certificate, err error) {
 	if csr == nil {
 		return nil, errors.New("checking a certificate chain: no request is given to check it against")
 	}
@@ -75,10 +82,10 @@ func Check(chain [][]byte, csr *x509.CertificateRequest, now time.Time) (leaf *x
 	for _, check := range []func() error{
 		func() error { return checkKey(leaf, csr) },
 		func() error { return checkNames(leaf, csr) },
-		func() error { return checkUsage(leaf) },
+		func() error { return checkUsage(leaf, usage) },
 		func() error { return checkLinks(certs) },
 		func() error { return checkValidity(withoutRoot(certs), now) },
-		func() error { return checkPath(withoutRoot(certs), now) },
+		func() error { return checkPath(withoutRoot(certs), now, usage) },
 	} {
 		if err := check(); err != nil {
 			return nil, err
@@ -117,12 +124,12 @@ func checkKey(leaf *x509.Certificate, csr *x509.CertificateRequest) error {
 	return nil
 }
 
-func checkUsage(leaf *x509.Certificate) error {
+func checkUsage(leaf *x509.Certificate, usage x509.ExtKeyUsage) error {
 	switch {
 	case leaf.IsCA:
 		return fmt.Errorf("%w: %s is a CA", ErrWrongUsage, name(leaf))
-	case !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageServerAuth):
-		return fmt.Errorf("%w: %s lacks the extended key usage serverAuth", ErrWrongUsage, name(leaf))
+	case !slices.Contains(leaf.ExtKeyUsage, usage):
+		return fmt.Errorf("%w: %s lacks the extended key usage %s", ErrWrongUsage, name(leaf), usage)
 	case leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
 		return fmt.Errorf("%w: the key usage of %s lacks digitalSignature", ErrWrongUsage, name(leaf))
 	}
@@ -167,13 +174,13 @@ func checkValidity(certs []*x509.Certificate, now time.Time) error {
 // checkPath has crypto/x509 apply the rest of RFC 5280 section 6: path lengths,
 // name constraints, nested extended key usages, unknown critical extensions.
 // The chain's own end stands in for the root.
-func checkPath(certs []*x509.Certificate, now time.Time) error {
+func checkPath(certs []*x509.Certificate, now time.Time, usage x509.ExtKeyUsage) error {
 	last := len(certs) - 1
 	opts := x509.VerifyOptions{
 		Roots:         x509.NewCertPool(),
 		Intermediates: x509.NewCertPool(),
 		CurrentTime:   now,
-		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsages:     []x509.ExtKeyUsage{usage},
 	}
 	opts.Roots.AddCert(certs[last])
 	for _, c := range certs[min(1, last):last] {

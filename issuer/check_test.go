@@ -197,7 +197,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"address as a name", signed(func(c *x509.Certificate) {
 			c.IPAddresses, c.DNSNames = c.IPAddresses[1:], append(c.DNSNames, "10.0.0.1")
 		}), issuer.ErrWrongNames, "missing: 10.0.0.1; not asked for: 10.0.0.1"},
-		{"URI added", signed(func(c *x509.Certificate) { c.URIs = []*url.URL{u} }), issuer.ErrWrongNames, `not asked for: GeneralName[6] "spiffe`},
+		{"URI added", signed(func(c *x509.Certificate) { c.URIs = []*url.URL{u} }), issuer.ErrWrongNames, `not asked for: spiffe`},
 		{"e-mail address added", signed(func(c *x509.Certificate) { c.EmailAddresses = []string{"a@example.com"} }), issuer.ErrWrongNames, `GeneralName[1]`},
 		{"a kind added that crypto/x509 leaves out", signed(withRegisteredID), issuer.ErrWrongNames, `not asked for: GeneralName[8]`},
 		{"hostile name", signed(func(c *x509.Certificate) { c.DNSNames = append(c.DNSNames, "a\nlevel=error") }), issuer.ErrWrongNames, "not asked for: a level=error"},
@@ -270,4 +270,28 @@ func FuzzCheck(f *testing.F) {
 			t.Fatal("a changed leaf passed")
 		}
 	})
+}
+
+// TestCheckFor asks for another use.
+func TestCheckFor(t *testing.T) {
+	w := newWorld(t)
+	server, client := x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
+	servers := w.root.ca(t, "Servers", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{server} })
+	for _, test := range []struct {
+		by     *signer
+		usages []x509.ExtKeyUsage
+		ok     bool
+	}{
+		{w.inter, []x509.ExtKeyUsage{server, client}, true},
+		{w.inter, []x509.ExtKeyUsage{client}, true},
+		{w.inter, []x509.ExtKeyUsage{server}, false},
+		{w.inter, nil, false},
+		{servers, []x509.ExtKeyUsage{client}, false},
+	} {
+		chain := der(test.by.sign(t, leaf(func(c *x509.Certificate) { c.ExtKeyUsage = test.usages }), w.key), test.by.cert)
+		got, err := issuer.CheckFor(chain, w.csr, now, client)
+		if test.ok && (err != nil || !bytes.Equal(got.Raw, chain[0])) || !test.ok && !errors.Is(err, issuer.ErrWrongUsage) {
+			t.Errorf("%v for clients: %v", test.usages, err)
+		}
+	}
 }

@@ -79,11 +79,11 @@ func TestNewRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := issuer.NewRequest(key, []string{"www.example.com", "10.0.0.1", "*.example.org", "2001:db8::1", "::ffff:10.0.0.2"})
+	csr, err := issuer.NewRequest(key, []string{"www.example.com", "10.0.0.1", "*.example.org", "2001:db8::1", "spiffe://example.org/ns/prod/Web_1.0-a", "::ffff:10.0.0.2"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(csr.DNSNames, csr.IPAddresses); got != "[www.example.com *.example.org] [10.0.0.1 2001:db8::1 10.0.0.2]" {
+	if got := fmt.Sprint(csr.DNSNames, csr.IPAddresses, csr.URIs); got != "[www.example.com *.example.org] [10.0.0.1 2001:db8::1 10.0.0.2] [spiffe://example.org/ns/prod/Web_1.0-a]" {
 		t.Error(got)
 	}
 	if len(csr.Subject.Names) != 0 {
@@ -101,5 +101,36 @@ func TestNewRequest(t *testing.T) {
 		if _, err := issuer.NewRequest(key, names); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v; want %q", names, err, says)
 		}
+	}
+}
+
+// TestURIs makes requests for URIs as they are written, or none.
+func TestURIs(t *testing.T) {
+	key := newKey(t)
+	for _, name := range []string{
+		"spiffe://example.org", "spiffe://td_1.example-2/a", "https://example.org:8443/a?b=c#d", "urn-x://[2001:db8::1]/a%20b",
+		"spiffe://example.org/" + strings.Repeat("a", 2048-len("spiffe://example.org/")),
+	} {
+		csr, err := issuer.NewRequest(key, []string{name})
+		if err != nil || len(csr.URIs) != 1 || csr.URIs[0].String() != name || len(csr.DNSNames) != 0 {
+			t.Errorf("%.60s: %v", name, err)
+		}
+	}
+	for _, name := range []string{
+		"://", "://a", "a://", "spiffe://", "spiffe:///a", "http://:80/", "http://a b/", "http://bücher.example/", "HTTP://a/", "http://a/\x00", "http://a/ü",
+		"SPIFFE://example.org/a", "spiffe://Example.org/a", "spiffe://example.org/", "spiffe://example.org//a", "spiffe://example.org/a/", "spiffe://example.org/./a",
+		"spiffe://example.org/..", "spiffe://example.org/a%20b", "spiffe://example.org/a?b", "spiffe://example.org/a?", "spiffe://example.org/a#b", "spiffe://u@example.org/a",
+		"spiffe://example.org:1/a", "spiffe://[::1]/a", "spiffe://example.org/a*", "spiffe://example.org/a\nb",
+		"spiffe://example.org/" + strings.Repeat("a", 2048), "spiffe://" + strings.Repeat("a", 256) + "/a",
+	} {
+		if _, err := issuer.NewRequest(key, []string{"a.example", name}); err == nil || !strings.Contains(err.Error(), "making a certificate request: the name ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%.60q: %v", name, err)
+		}
+	}
+	if _, err := issuer.NewRequest(key, []string{"https://example.org/", "spiffe://example.org/a"}); err == nil || !strings.Contains(err.Error(), "2 URIs are given") {
+		t.Error(err)
+	}
+	if _, err := issuer.NewRequest(key, []string{"https://example.org/", "https://example.org/a"}); err != nil {
+		t.Error(err)
 	}
 }
