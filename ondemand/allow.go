@@ -70,7 +70,7 @@ func ParseNames(patterns ...string) (Allow, error) {
 			err = errors.New("there are no wildcards for IP addresses; give a range, such as 10.0.0.0/8")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("ondemand: reading the names that are allowed: %q: %w", cut(p), err)
+			return nil, fmt.Errorf("ondemand: reading the names that are allowed: %q: %w", shown(p), err)
 		}
 		if wildcard {
 			name = "*." + name

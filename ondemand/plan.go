@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/names"
+	"github.com/keyturn/keyturn/internal/printable"
 	"github.com/keyturn/keyturn/issuer"
 )
 
@@ -153,13 +154,11 @@ func (s *Source) refused(name string, err error) error {
 // complain logs what clients can bring about as often as they like.
 func (s *Source) complain(message, name string, err error) {
 	if unsaid, ok := s.muted.speak(name, time.Now()); ok {
-		s.plan.log.Warn(message, "name", cut(name), "error", err, "unsaid", unsaid)
+		s.plan.log.Warn(message, "name", shown(name), "error", err, "unsaid", unsaid)
 	}
 }
 
-func cut(name string) string {
-	if len(name) > 253 { // RFC 1035 section 2.3.4, as text
-		return strings.ToValidUTF8(name[:253], "") + "..."
-	}
-	return name
-}
+// shown is a name, which can hold anything, as the log has it.
+func shown(name string) string { return printable.Start(name, maxShown) }
+
+const maxShown = 253 // RFC 1035 section 2.3.4, as text

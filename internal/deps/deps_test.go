@@ -74,7 +74,7 @@ issuer, solver, internal/resolve, internal/crash < issuer/acme
 solver, internal/resolve < solver/dns
 keyturn, issuer/acme, solver/http01, solver/tlsalpn01 < acme  # a server without bus and manager
 internal/names, internal/schedule, internal/durable < acme
-issuer, internal/names, internal/schedule, internal/durable < ondemand
+issuer, internal/names, internal/schedule, internal/durable, internal/printable < ondemand
 solver/dns < solver/dns/internal/lego, solver/dns/exec, solver/dns/rfc2136
 solver/dns/internal/lego < solver/dns/azure, solver/dns/cloudflare, solver/dns/desec, solver/dns/digitalocean, solver/dns/gandi
 solver/dns/internal/lego < solver/dns/google, solver/dns/hetzner, solver/dns/ovh, solver/dns/powerdns, solver/dns/route53
