@@ -12,7 +12,7 @@ import (
 
 // A Change is one key whose value differs between two shared configurations.
 type Change struct {
-	Key string `json:"key"` // with the keys above it, as in "issuers.internal.lifetime"
+	Key string `json:"key"` // with the keys above it, as in issuers.internal.lifetime or zones["example.com"]
 	// Old and New are the values; empty where the key is not there. A value that
 	// is not known to be harmless is Hidden.
 	Old string `json:"old,omitempty"`
@@ -91,9 +91,7 @@ type leaf struct {
 	shown string // never empty
 }
 
-// leaves returns the values of a shared configuration by their keys. No key but a
-// zone's, which has only values below it, has a dot in it, so that no two are
-// alike.
+// leaves returns the values of a shared configuration by their keys.
 func leaves(text []byte) (map[string]leaf, error) {
 	if _, err := ParseShared(text); err != nil {
 		return nil, err
@@ -108,6 +106,10 @@ func leaves(text []byte) (map[string]leaf, error) {
 }
 
 func collect(found map[string]leaf, path []string, n *yaml.Node) {
+	var key string
+	for _, k := range path {
+		key = below(key, k)
+	}
 	switch {
 	case n.Kind == yaml.MappingNode && len(n.Content) > 0:
 		for i := 0; i+1 < len(n.Content); i += 2 {
@@ -118,11 +120,11 @@ func collect(found map[string]leaf, path []string, n *yaml.Node) {
 		for _, c := range n.Content {
 			all = append(all, c.Value) // ParseShared takes no lists of anything else
 		}
-		found[strings.Join(path, ".")] = leaf{strings.Join(all, "\n"), show(path, strings.Join(all, ", "))}
+		found[key] = leaf{strings.Join(all, "\n"), show(path, strings.Join(all, ", "))}
 	case n.Kind == yaml.ScalarNode:
-		found[strings.Join(path, ".")] = leaf{n.Value, show(path, n.Value)}
+		found[key] = leaf{n.Value, show(path, n.Value)}
 	default:
-		found[strings.Join(path, ".")] = leaf{kind(n), "nothing"}
+		found[key] = leaf{kind(n), "nothing"}
 	}
 }
 

@@ -53,7 +53,7 @@ defaults: {}
 			a[:len(a)-len("defaults: {}\n")] + "defaults: {issuers: [internal, old]}\nzones: {example.com: bus, .: [bus]}\nresolvers: [192.0.2.1, 192.0.2.2]\n",
 			[]string{
 				"defaults: nothing is removed", "defaults.issuers: internal, old is added",
-				"resolvers: 192.0.2.1, 192.0.2.2 is added", "zones..: bus is added", "zones.example.com: bus is added",
+				"resolvers: 192.0.2.1, 192.0.2.2 is added", `zones["."]: bus is added`, `zones["example.com"]: bus is added`,
 			},
 		},
 	} {

@@ -15,7 +15,7 @@ import (
 // An Error is one thing that is wrong with a configuration.
 type Error struct {
 	Line    int    // counted from 1; 0 if no line is to blame
-	Key     string // with the keys above it, as in "issuers.internal.name"; or empty
+	Key     string // with the keys above it, as in issuers.internal.name or zones["example.com"][0]; or empty
 	Problem string
 }
 
@@ -49,6 +49,7 @@ func (p *problems) err() error { return errors.Join(p.errs...) }
 type mapping struct {
 	*problems
 	path   string // key of the mapping itself
+	list   bool   // it is a list, and its keys are 0, 1, 2
 	line   int
 	keys   []string // in the order of the text
 	lines  map[string]int
@@ -91,14 +92,27 @@ func (m *mapping) of(key string) string {
 	if len(key) > 80 {
 		key = strings.ToValidUTF8(key[:80], "") + "..."
 	}
-	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		key = fmt.Sprintf("%q", key)
+	if m.list {
+		return m.path + "[" + key + "]"
 	}
-	if m.path == "" {
+	return below(m.path, key)
+}
+
+// below returns a key with the keys above it. One that does not look like a word is
+// quoted, so that no two are alike.
+func below(path, key string) string {
+	switch odd := key == "" || strings.ContainsFunc(key, notInWord); {
+	case odd && path == "":
+		return fmt.Sprintf("%q", key)
+	case odd:
+		return fmt.Sprintf("%s[%q]", path, key)
+	case path == "":
 		return key
 	}
-	return m.path + "." + key
+	return path + "." + key
 }
+
+func notInWord(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`.[]"`, r) }
 
 // only adds an error for each key that is not among the known ones.
 func (m *mapping) only(known ...string) {
@@ -207,6 +221,7 @@ func texts(m *mapping, key string, read func(string) (string, error)) (all []str
 		return nil, true
 	case v.Kind == yaml.SequenceNode:
 		list = m.read(m.of(key), numbered(v))
+		list.list = true
 	}
 	for _, k := range list.keys {
 		var one string

@@ -74,7 +74,7 @@ func TestSolversRefuses(t *testing.T) {
 		"solvers:\n  a: {type: cloudflare, api_token: [hunter2]}":               "line 3: solvers.a.api_token: here must be one value",
 		"solvers:\n  a: {type: cloudflare, api_token: hunter2, propagation: 5}": `line 3: solvers.a.propagation: "5" is not a duration`,
 		"solvers:\n  a: {type: cloudflare, api_token: hunter2, token: x}":       "line 3: solvers.a.token: unknown key; known here are type, api_token, zone_token, propagation, resolvers",
-		"solvers: {a: {type: http-01}}\nzones: {.: [a, b]}":                     `line 3: zones...1: there is no solver "b"; the solvers are a, bus`,
+		"solvers: {a: {type: http-01}}\nzones: {.: [a, b]}":                     `line 3: zones["."][1]: there is no solver "b"; the solvers are a, bus`,
 	} {
 		_, err := config.ParseShared([]byte(anIssuer + in + "\n"))
 		var one *config.Error
