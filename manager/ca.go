@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -53,6 +54,48 @@ func (m *Manager) CA(ctx context.Context, name string) (*CAInfo, error) {
 	i.List = first.List
 	i.Records, err = m.allRecords(ctx, b.name)
 	return i, err
+}
+
+// InitCA adds a built-in CA of these settings to the shared configuration, which it
+// may begin, and makes it. With nil settings, one that is configured and was never
+// used is made, too. The error is an *InvalidError if there is an issuer of that
+// name.
+func (m *Manager) InitCA(ctx context.Context, name string, c *config.LocalCA) (*CAInfo, error) {
+	for {
+		text, at, err := m.ConfigText(ctx)
+		if err != nil && !errors.Is(err, ErrNoConfig) {
+			return nil, err
+		}
+		settings := c
+		if c == nil {
+			settings = new(config.LocalCA)
+		}
+		switch text, err = config.AddIssuer(text, name, config.Issuer{Type: "local", Local: settings}); {
+		case errors.Is(err, config.ErrExists):
+			return m.initKnown(ctx, name, c)
+		case err != nil:
+			return nil, err
+		}
+		if _, err := m.UpdateConfig(ctx, text, at); err == nil {
+			return m.CA(ctx, name)
+		} else if !conflict(err) {
+			return nil, err
+		}
+	}
+}
+
+// initKnown makes a CA that is configured already.
+func (m *Manager) initKnown(ctx context.Context, name string, c *config.LocalCA) (*CAInfo, error) {
+	_, _, err := get[*event.IssuerState](ctx, m, event.IssuerKey(name))
+	switch {
+	case err == nil:
+		return nil, &InvalidError{fmt.Sprintf("issuer %q is there already: `keyturn ca show --issuer %s` shows it, and another CA needs another name", name, name)}
+	case !isNotFound(err):
+		return nil, err
+	case c != nil:
+		return nil, &InvalidError{fmt.Sprintf("issuer %q is in the shared configuration already, and was never used: give no settings here, or change them there with `keyturn conf update`", name)}
+	}
+	return m.CA(ctx, name)
 }
 
 // builtIn opens a built-in CA by its name, as CA does.
@@ -119,11 +162,11 @@ func (m *Manager) SignByHand(ctx context.Context, name string, csr *x509.Certifi
 	if err != nil {
 		return nil, fmt.Errorf("issuer %q: %w", b.name, err)
 	}
-	r := event.CARecord{Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter, Signed: time.Now(), Names: short(certNames(leaf))}
+	r := event.CARecord{Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter, Signed: time.Now(), Names: short(issuer.NamesOf(leaf))}
 	if err := b.note(ctx, r, func(*event.CARecord) {}); err != nil {
 		return nil, fmt.Errorf("what is signed could not be written down, and is thrown away: %w", err)
 	}
-	m.logger.Info("certificate is signed by hand", "issuer", b.name, "names", certNames(leaf), "serial", fmt.Sprintf("%x", r.Serial), "not_after", leaf.NotAfter)
+	m.logger.Info("certificate is signed by hand", "issuer", b.name, "names", issuer.NamesOf(leaf), "serial", fmt.Sprintf("%x", r.Serial), "not_after", leaf.NotAfter)
 	return chain, nil
 }
 

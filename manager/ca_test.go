@@ -14,9 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/keyturn/keyturn/bus/membus"
+	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/issuer/localca"
+	"github.com/keyturn/keyturn/issuer/policy"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -370,5 +373,62 @@ func TestWhichBuiltInCA(t *testing.T) {
 	f.configure(t, m, "issuers:\n"+acme)
 	if _, err := m.CA(t.Context(), ""); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "keyturn ca init") {
 		t.Error(err)
+	}
+}
+
+func TestInitCA(t *testing.T) {
+	_, m := newFleet(t)
+	ca, err := m.InitCA(t.Context(), "web", &config.LocalCA{Name: "Web", Permitted: policy.Names{DNS: []string{"example"}}})
+	if err != nil || ca.Name != "web" || ca.Permitted.String() != "example" || !strings.HasPrefix(ca.Root.Subject.CommonName, "Web Root CA ") {
+		t.Fatalf("%+v, %v", ca, err)
+	}
+	shared, _, err := m.shared(t.Context())
+	if err != nil || shared.DefaultIssuer != "internal" || len(shared.Issuers) != 2 || time.Duration(shared.Issuers["internal"].Local.Lifetime) != 90*24*time.Hour {
+		t.Errorf("%+v, %v", shared, err)
+	}
+	if _, err := m.Make(t.Context(), Request{Names: []string{"a.example"}, Issuer: "web"}); err != nil {
+		t.Error(err)
+	}
+	var invalid *InvalidError
+	if _, err := m.InitCA(t.Context(), "web", nil); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "is there already") {
+		t.Error(err)
+	}
+	// What is configured, and was not made yet.
+	if _, err := m.InitCA(t.Context(), "internal", &config.LocalCA{Name: "X"}); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "give no settings here") {
+		t.Error(err)
+	}
+	if ca, err := m.InitCA(t.Context(), "internal", nil); err != nil || ca.Name != "internal" {
+		t.Errorf("%+v, %v", ca, err)
+	}
+	if _, err := m.InitCA(t.Context(), "bad", &config.LocalCA{Permitted: policy.Names{DNS: []string{"*"}}}); err == nil || !strings.Contains(err.Error(), "issuers.bad.permitted") {
+		t.Error(err)
+	}
+}
+
+// TestInitCAAtOnce: of managers that make different CAs at once, none is lost, nor is
+// there a configuration before them.
+func TestInitCAAtOnce(t *testing.T) {
+	id, err := seal.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{log: membus.New(), identity: id}
+	m := f.manager(t, "")
+	if err := m.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const managers = 5
+	var wg sync.WaitGroup
+	for i := range managers {
+		one := f.manager(t, "")
+		wg.Go(func() {
+			if _, err := one.InitCA(t.Context(), fmt.Sprintf("ca%d", i), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if list, err := m.Issuers(t.Context()); err != nil || len(list) != managers {
+		t.Errorf("%+v, %v", list, err)
 	}
 }

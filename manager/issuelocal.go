@@ -103,7 +103,7 @@ func (b *builtIn) Revoke(ctx context.Context, leaf *x509.Certificate, key crypto
 			return errors.New("the key is not the certificate's")
 		}
 	}
-	return b.revoke(ctx, event.CARecord{Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter, Names: short(certNames(leaf))}, reason)
+	return b.revoke(ctx, event.CARecord{Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter, Names: short(issuer.NamesOf(leaf))}, reason)
 }
 
 // revoke notes that a certificate of this CA is revoked. One that is so already
@@ -120,16 +120,4 @@ func (b *builtIn) revoke(ctx context.Context, r event.CARecord, reason issuer.Re
 			r.Reason = uint64(reason)
 		}
 	})
-}
-
-// certNames returns what a certificate is for, as text.
-func certNames(leaf *x509.Certificate) []string {
-	names := slices.Clone(leaf.DNSNames)
-	for _, ip := range leaf.IPAddresses {
-		names = append(names, ip.String())
-	}
-	for _, u := range leaf.URIs {
-		names = append(names, u.String())
-	}
-	return names
 }

@@ -82,17 +82,5 @@ func (ca *CA) permits(template *x509.Certificate) error {
 	if ca.limits == (limits{}) {
 		return nil
 	}
-	return ca.limits.permits(namesOf(template), template.ExtKeyUsage)
-}
-
-// namesOf returns a certificate's names as text.
-func namesOf(c *x509.Certificate) []string {
-	names := append([]string(nil), c.DNSNames...)
-	for _, ip := range c.IPAddresses {
-		names = append(names, ip.String())
-	}
-	for _, u := range c.URIs {
-		names = append(names, u.String())
-	}
-	return names
+	return ca.limits.permits(issuer.NamesOf(template), template.ExtKeyUsage)
 }
