@@ -24,7 +24,7 @@ func (m *Manager) failed(ctx context.Context, c *Managed, asked string, cause er
 	for {
 		next := *c
 		next.Claim = nil
-		if dropped(cause) {
+		if dropped(cause) || !calledOff && c.expired() {
 			next.Order = nil
 		}
 		if !calledOff {

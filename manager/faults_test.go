@@ -86,6 +86,11 @@ func faultCases() []faultCase {
 			ordered: true, kept: true, says: "the answer is not JSON: unexpected end of JSON input: " + elsewhere,
 		},
 		{
+			title: "404 of a gateway", page: "something on the way to the CA", path: pathOrder, fault: sends(404, "text/html", "<html>"),
+			kind: "Not Found", status: 404, ordered: true, kept: true,
+			says: "Not Found (HTTP status 404): " + elsewhere + ", and whether it is the CA that answers at the issuer's directory",
+		},
+		{
 			title: "badNonce storm", page: down, path: pathNewOrder, fault: says(400, "badNonce", "unknown nonce"), most: 10,
 			kind: "badNonce", status: 400, says: "refused ten nonces in a row: something on the way may answer from a cache",
 		},

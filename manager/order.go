@@ -179,3 +179,9 @@ func dropped(cause error) bool {
 	var useless *answerError
 	return errors.As(cause, &over) && over.Over || errors.As(cause, &useless)
 }
+
+// expired reports whether the CA need not know the order any more (RFC 8555 section
+// 7.1.3), and not every CA says so: an attempt at it that fails is the last.
+func (c *Managed) expired() bool {
+	return c.Order != nil && !c.Order.Expires.IsZero() && time.Now().After(c.Order.Expires)
+}

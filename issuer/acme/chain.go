@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net/http"
 	"time"
 
 	acmez "github.com/mholt/acmez/v3/acme"
@@ -23,10 +22,10 @@ func (j *job) download(ctx context.Context, o acmez.Order) ([][]byte, error) {
 		got, err = j.client.GetCertificateChain(ctx, j.account, o.Certificate)
 		return err
 	})
+	if gone(err) {
+		return nil, &overError{err}
+	}
 	if err != nil {
-		if status := statusOf(err); status == http.StatusNotFound || status == http.StatusGone {
-			err = &overError{err}
-		}
 		return nil, err
 	}
 	crash.Point("acme/downloaded")

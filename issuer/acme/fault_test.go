@@ -99,7 +99,7 @@ func TestFaults(t *testing.T) {
 		},
 		{
 			title: "no directory at all", path: pathDirectory, fault: sends(404, "text/html", `<html>`),
-			says: "Not Found (HTTP status 404)",
+			says: "Not Found (HTTP status 404): it is tried again later; if it stays so, see whether the CA can be reached from here",
 		},
 		{
 			title: "badNonce storm", path: pathNewOrder, fault: says(400, "badNonce", "unknown nonce"),
@@ -132,7 +132,7 @@ func TestFaults(t *testing.T) {
 			ordered: true, says: "http://127.0.0.1:1/authZ/1 is not https",
 		},
 		{
-			title: "pending for ever", ready: func(ca *acme.CA) { ca.SetPatience(time.Millisecond) }, path: pathAuthz,
+			title: "pending for ever", config: leaveAnswers, ready: func(ca *acme.CA) { ca.SetPatience(time.Millisecond) }, path: pathAuthz,
 			fault:   changes(func(_ http.Header, a map[string]any) { a["status"] = "pending" }),
 			ordered: true, says: "waiting for the validation of www.example.com at pebble: it is not there after",
 		},
@@ -210,8 +210,8 @@ func TestFaults(t *testing.T) {
 			kind: "unauthorized", refused: true, says: "the issuer needs another account",
 		},
 		{
-			title: "a certificate that is gone", path: pathCert, fault: sends(404, "text/html", ""),
-			ordered: true, over: true, says: "fetching the certificate at pebble: Not Found",
+			title: "a certificate that is gone", path: pathCert, fault: says(404, "malformed", "no such certificate"),
+			kind: "malformed", ordered: true, over: true, says: "fetching the certificate at pebble: no such certificate",
 		},
 		{
 			title: "no certificate in the chain", path: pathCert, fault: sends(200, "application/pem-certificate-chain", "hello"),
@@ -311,6 +311,15 @@ func drips(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 		}
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// leaveAnswers has answers stay, so that the CA finds them however late it looks.
+func leaveAnswers(c *acme.Config) {
+	solve := c.Solve
+	c.Solve = func(ctx context.Context, challenge solver.Challenge) (func(context.Context) error, error) {
+		_, err := solve(ctx, challenge)
+		return func(context.Context) error { return nil }, err
+	}
 }
 
 func solveBadly(context.Context, solver.Challenge) (func(context.Context) error, error) {

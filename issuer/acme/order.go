@@ -86,17 +86,18 @@ func (j *job) begin(ctx context.Context) (acmez.Order, error) {
 }
 
 // unknownOrder says whether the CA does not know an order, or not as this
-// account's. Pebble and Boulder answer 404, step-ca and others 400 or 403, with a
-// problem's type: without one it is something on the way that forbids, and the order
-// may have become a certificate.
+// account's. Boulder answers 404, others 400, 401 or 403. An answer that is not the
+// CA's own says nothing: the order may have become a certificate.
 func unknownOrder(err error) bool {
-	switch statusOf(err) {
-	case http.StatusNotFound, http.StatusGone:
-		return true
-	case http.StatusForbidden, http.StatusUnauthorized:
-		return kindOf(err) != ""
+	var p *issuer.Problem
+	if !errors.As(err, &p) || !fromCA(p) {
+		return false
 	}
-	return kindOf(err) == malformed
+	switch p.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return true
+	}
+	return gone(err) || p.Kind() == malformed
 }
 
 // order makes a new order and has it recorded.

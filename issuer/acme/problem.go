@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
+	"strings"
 
 	acmez "github.com/mholt/acmez/v3/acme"
 
@@ -133,7 +135,11 @@ func flat(p *acmez.Problem) issuer.Problem {
 // withAdvice adds what to do, and whether asking again is of no use.
 func withAdvice(p *issuer.Problem) error {
 	var err error = p
-	if say := adviceFor(p); say != "" {
+	say := adviceFor(p)
+	if say == "" && !fromCA(p) {
+		say = elsewhere
+	}
+	if say != "" {
 		err = fmt.Errorf("%w: %s", p, say)
 	}
 	if isRefused(p) {
@@ -175,6 +181,16 @@ func isRefused(p *issuer.Problem) bool {
 		}
 	}
 	return true
+}
+
+// fromCA says whether a problem is of one of ACME's types, and so the CA's word. Any
+// other error may be that of a gateway on the way, and says nothing of an order.
+func fromCA(p *issuer.Problem) bool { return strings.HasPrefix(p.Type, acmez.ProblemTypeNamespace) }
+
+// gone says whether it is the CA that has what was asked for no more.
+func gone(err error) bool {
+	var p *issuer.Problem
+	return errors.As(err, &p) && fromCA(p) && (p.Status == http.StatusNotFound || p.Status == http.StatusGone)
 }
 
 // kindOf returns the type of the problem in an error; "" if there is none.

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/acmetest"
@@ -58,25 +59,48 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// A gateway that forbids says nothing of the order, which is finalised by then.
+// TestResumeBehindAGateway: what is on the way to the CA, and answers in its place,
+// ends no order, which is finalised by then.
 func TestResumeBehindAGateway(t *testing.T) {
-	pebble := acmetest.Start(t, acmetest.Options{})
-	f := before(t, pebble)
-	ca := open(t, pebble)
-	csr := request(t, "www.example.com")
-	f.set(pathCert, says(503, "serverInternal", "down"))
-	url := failing(t, ca, csr, "")
-	f.set(pathCert, nil)
-	f.set(pathOrder, sends(http.StatusForbidden, "text/html", "<html>"))
-	_, err := ca.Order(t.Context(), issuer.OrderRequest{CSR: csr, Resume: url})
-	var failed *issuer.OrderError
-	if !errors.As(err, &failed) || failed.Over || failed.URL != url {
-		t.Error(err)
-	}
-	f.set(pathOrder, nil)
-	order(t, pebble, ca, issuer.OrderRequest{CSR: csr, Resume: url})
-	if n := f.count(pathNewOrder); n != 1 || pebble.Finalized() != 1 {
-		t.Errorf("%d orders, %d finalised", n, pebble.Finalized())
+	blank := `{"type": "about:blank", "title": "Not Found", "status": 404}`
+	for _, test := range []struct {
+		title string
+		path  string
+		fault fault
+		says  string
+	}{
+		{"forbids", pathOrder, sends(http.StatusForbidden, "text/html", "<html>"), "Forbidden (HTTP status 403): "},
+		{"wants to know who asks", pathOrder, sends(http.StatusUnauthorized, "text/html", "<html>"), "Unauthorized (HTTP status 401): "},
+		{"does not find the order", pathOrder, sends(http.StatusNotFound, "text/html", "<html>"), "Not Found (HTTP status 404): "},
+		{"says that it is gone", pathOrder, sends(http.StatusGone, "text/plain", ""), "Gone (HTTP status 410): "},
+		{"says so in a problem document", pathOrder, sends(http.StatusNotFound, "application/problem+json", blank), "Not Found (HTTP status 404): "},
+		{"has a problem without a type", pathOrder, sends(http.StatusNotFound, "application/problem+json", "{}"), "HTTP status 404): "},
+		{"does not find the certificate", pathCert, sends(http.StatusNotFound, "text/html", "<html>"), "Not Found (HTTP status 404): "},
+		{"has another idea of the certificate", pathCert, sends(http.StatusGone, "application/problem+json", blank), "Not Found (HTTP status 404): "},
+	} {
+		t.Run(test.title, func(t *testing.T) {
+			pebble := acmetest.Start(t, acmetest.Options{})
+			f := before(t, pebble)
+			ca := open(t, pebble)
+			csr := request(t, "www.example.com")
+			f.set(pathCert, says(503, "serverInternal", "down"))
+			url := failing(t, ca, csr, "")
+			f.set(pathCert, nil)
+			f.set(test.path, test.fault)
+			_, err := ca.Order(t.Context(), issuer.OrderRequest{CSR: csr, Resume: url})
+			var failed *issuer.OrderError
+			if !errors.As(err, &failed) || failed.Over || failed.URL != url || errors.Is(err, issuer.ErrRefused) {
+				t.Fatal(err)
+			}
+			if says := test.says + "it is tried again later"; !strings.Contains(err.Error(), says) {
+				t.Errorf("it says %q, want %q", err, says)
+			}
+			f.set(test.path, nil)
+			order(t, pebble, ca, issuer.OrderRequest{CSR: csr, Resume: url})
+			if n := f.count(pathNewOrder); n != 1 || pebble.Finalized() != 1 {
+				t.Errorf("%d orders, %d finalised", n, pebble.Finalized())
+			}
+		})
 	}
 }
 
@@ -126,6 +150,7 @@ func (discard) WriteHeader(int)             {}
 // TestResumeInVain begins a new order where the old one is none any more.
 func TestResumeInVain(t *testing.T) {
 	pebble := acmetest.Start(t, acmetest.Options{})
+	f := before(t, pebble)
 	csr := request(t, "www.example.com")
 	ca, other := open(t, pebble), open(t, pebble)
 	for _, test := range []struct {
@@ -142,7 +167,8 @@ func TestResumeInVain(t *testing.T) {
 			return failed.URL
 		}},
 		{"unknown", func(*testing.T) string {
-			return pebble.Directory()[:len(pebble.Directory())-len(pathDirectory)] + pathOrder + "none"
+			f.set(pathOrder+"none", says(http.StatusNotFound, "malformed", "No order for ID none")) // as Boulder; Pebble has no words for it
+			return strings.TrimSuffix(pebble.Directory(), pathDirectory) + pathOrder + "none"
 		}},
 		{"another account's", func(t *testing.T) string { return begun(t, other, csr) }},
 		{"for other names", func(t *testing.T) string { return begun(t, ca, request(t, "www.example.com", "example.com")) }},
