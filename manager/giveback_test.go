@@ -63,6 +63,33 @@ func TestWhatIsNotOrderedIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestWhatIsOrderedInVainIsNotGivenBack: the CA has made an order, which could not be
+// written down because somebody came in between, and counts it.
+func TestWhatIsOrderedInVainIsNotGivenBack(t *testing.T) {
+	_, m, ca := newACMEFleet(t, acmetest.Options{}, limited)
+	c := make1(t, m, "www.example.com")
+	had, orders := left(t, m), 0
+	ca.Intercept(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			next.ServeHTTP(w, r)
+			if r.URL.Path != pathNewOrder {
+				return
+			}
+			if orders++; orders == 1 {
+				if err := m.Mark(r.Context(), c.ID, event.ReasonCompromised); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	})
+	if _, err := m.Renew(t.Context(), c.ID, event.ReasonRekey); err != nil {
+		t.Fatal(err)
+	}
+	if n := had - left(t, m); orders != 2 || n != orders {
+		t.Errorf("%d orders are drawn of %d that the CA has made", n, orders)
+	}
+}
+
 // TestARevokedCertificateIsNotHeld: it is replaced although its limit is drawn
 // down to the reserve, and to nothing.
 func TestARevokedCertificateIsNotHeld(t *testing.T) {

@@ -51,7 +51,7 @@ func (m *Manager) prepareGroup(ctx context.Context, spec *event.Spec) (n means, 
 type generation struct {
 	cert  *event.Certificate
 	leaf  *x509.Certificate
-	order string // its address; "" if the issuer keeps none
+	order string // its address, of one that has failed, too; "" if none was made, or the issuer keeps none
 }
 
 // issue obtains the claimed generation: key and request, chain, check, seal.
@@ -67,6 +67,7 @@ func (m *Manager) issue(ctx context.Context, k *keeper, with means, d *draft) (g
 		}
 	}
 	chain, err := m.order(ctx, k, with, d)
+	g.order = d.order
 	switch {
 	case err != nil && ctx.Err() != nil && outer.Err() == nil:
 		return g, fmt.Errorf("issuer %q has not come to an end within %s, and is asked again later: %w", with.asked, issueTimeout, err)
@@ -77,7 +78,6 @@ func (m *Manager) issue(ctx context.Context, k *keeper, with means, d *draft) (g
 		return g, &answerError{with.asked, err}
 	}
 	m.logger.Debug("certificate is issued", "managed_id", c.ID, "generation", c.Claim.Generation, "serial", fmt.Sprintf("%x", g.leaf.SerialNumber.Bytes()))
-	g.order = d.order
 	g.cert, err = m.newGeneration(c, c.Claim.Generation, with, chain, g.leaf, d.key)
 	return g, err
 }

@@ -21,7 +21,7 @@ import (
 type draft struct {
 	key   crypto.Signer
 	csr   *x509.CertificateRequest
-	order string // its address; "" while there is none
+	order string // its address, whether or not it is written down; "" while there is none
 }
 
 // newDraft makes a key and a request as a spec wants them.
@@ -137,6 +137,7 @@ func (m *Manager) order(ctx context.Context, k *keeper, with means, d *draft) ([
 // record writes an order down, with the renewal of the claim.
 func (m *Manager) record(ctx context.Context, k *keeper, asked string, d *draft, s issuer.OrderStatus) error {
 	c := k.now()
+	d.order = s.URL
 	o := &event.Order{
 		Generation: c.Claim.Generation, Issuer: asked, URL: s.URL, Status: s.Status,
 		At: time.Now(), Expires: s.Expires, Request: d.csr.Raw,
@@ -152,7 +153,6 @@ func (m *Manager) record(ctx context.Context, k *keeper, asked string, d *draft,
 	if err := k.write(ctx, func(next *event.State) { next.Order = o }); err != nil {
 		return fmt.Errorf("writing the order %s down: %w", s.URL, err)
 	}
-	d.order = s.URL
 	m.progress(c.ID, "the order is written down: "+s.URL)
 	crash.Point(crash.Ordered)
 	return nil

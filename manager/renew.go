@@ -116,7 +116,7 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need,
 		})
 	}
 	if err != nil {
-		m.giveBack(ctx, c, asked, n, unfit == nil && claimed.Order == nil)
+		m.giveBack(ctx, c, asked, n, unfit == nil && made.order == "")
 	}
 	if conflict(err) {
 		return nil, err // another manager has taken the claim
