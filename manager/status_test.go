@@ -140,7 +140,7 @@ func TestFleet(t *testing.T) {
 			}
 		}
 		for _, r := range s.Replicas {
-			if r.Name == "refused" && (r.Version != old.Version || r.Error != "the pair does not match?[2J") {
+			if r.Name == "refused" && (r.Version != old.Version || r.Error != "the pair does not match [2J") {
 				t.Errorf("%+v", r)
 			}
 		}
