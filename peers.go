@@ -3,6 +3,7 @@
 package keyturn
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net/netip"
@@ -11,16 +12,59 @@ import (
 	"strings"
 )
 
+// Peers are the peers that are believed, by the names in their certificates, for a
+// [tls.Config] that no [Trust] has made:
+//
+//	peers, err := keyturn.ParsePeers("spiffe://example.org/ns/*/sa/web")
+//	…
+//	config := &tls.Config{
+//		GetCertificate:   source.GetCertificate,
+//		ClientAuth:       tls.RequireAndVerifyClientCert,
+//		ClientCAs:        pool,
+//		VerifyConnection: peers.VerifyConnection,
+//	}
+//
+// Peers do not change, and may be used by any number of goroutines at once. The zero value
+// believes nobody.
+type Peers struct{ names []peerName }
+
+// ParsePeers reads names as [Trust.SetPeerNames] does. With none, nobody is believed.
+func ParsePeers(names ...string) (*Peers, error) {
+	parsed, err := parsePeerNames(names)
+	if err != nil {
+		return nil, fmt.Errorf("keyturn: reading the names of peers: %w", err)
+	}
+	return &Peers{parsed}, nil
+}
+
+// VerifyConnection refuses a peer whose certificate has none of the names, with
+// [ErrPeerName]. It is made for [tls.Config.VerifyConnection], which is asked of resumed
+// sessions, too. A peer that has shown no certificate, or one that the config did not verify,
+// is refused: names that nobody vouches for mean nothing.
+func (p *Peers) VerifyConnection(cs tls.ConnectionState) error {
+	switch {
+	case len(cs.PeerCertificates) == 0:
+		return fmt.Errorf("keyturn: verifying the peer: %w: it has shown none", ErrPeerName)
+	case len(cs.VerifiedChains) == 0:
+		return fmt.Errorf("keyturn: verifying the peer: %w: the config verifies no certificate, so that its names mean nothing", ErrPeerName)
+	}
+	if err := believe(p.names, cs.PeerCertificates[0]); err != nil {
+		return fmt.Errorf("keyturn: verifying the peer: %w", err)
+	}
+	return nil
+}
+
 // A peerName is one name by which peers are believed. It has a DNS name or an IP address,
 // or a URI.
 type peerName struct {
-	text string // as it was given
-	name string // a DNS name or an IP address
-	uri  string // as normalURI returns it, without the "*" at its end
+	text  string   // as it was given
+	name  string   // a DNS name or an IP address
+	uri   []string // as partsOf returns it; "*" is any one part
+	below bool     // whether one or more parts follow those of uri
 }
 
-// below reports whether the name stands for the URIs below one.
-func (p peerName) below() bool { return strings.HasSuffix(p.uri, "/") }
+// one reports whether the name stands for one URI, rather than for many.
+func (p peerName) one() bool { return !p.below && !slices.Contains(p.uri, "*") }
 
 func parsePeerNames(names []string) ([]peerName, error) {
 	if len(names) > maxNames {
@@ -47,51 +91,62 @@ func parsePeerName(text string) (peerName, error) {
 		return p, nil
 	}
 	base, below := strings.CutSuffix(text, "/*")
+	p.below = below
 	u, err := url.Parse(base)
 	if err == nil {
-		p.uri, err = normalURI(u)
+		p.uri, err = partsOf(u, true)
 	}
-	if err != nil || strings.Contains(base, "*") {
-		return p, fmt.Errorf("%w: %.100q is not a URI with a host and a path, and nothing else but \"/*\" at its end", ErrBadName, text)
-	}
-	if below {
-		p.uri += "/"
+	if err != nil {
+		return p, fmt.Errorf(`%w: %.100q is not a URI with a host and a path, with nothing else but "*" for a whole part of the path, nor is it a SPIFFE ID, if it is to be one`, ErrBadName, text)
 	}
 	return p, nil
 }
 
 func isURI(name string) bool { return strings.Contains(name, "://") }
 
-// normalURI returns a URI with its scheme and host in lower case, in which they are equal
-// in any case (RFC 3986, section 6.2.2.1). It refuses what could be written in several
-// ways, or could climb out of a path: what is left is what SPIFFE IDs consist of
-// (SPIFFE-ID, section 2), and ports.
-func normalURI(u *url.URL) (string, error) {
+// isSPIFFE reports whether a URI is meant as a SPIFFE ID (SPIFFE-ID, section 2).
+func isSPIFFE(u *url.URL) bool { return u.Scheme == "spiffe" }
+
+// partsOf returns the scheme and the host of a URI, in lower case, in which they are equal
+// in any case (RFC 3986, section 6.2.2.1), and each part of its path. It refuses what could
+// be written in several ways, or could climb out of a path, and of SPIFFE IDs what their
+// standard does not allow. A "*" for a part of the path is allowed in a pattern alone.
+func partsOf(u *url.URL, pattern bool) ([]string, error) {
 	path := strings.TrimPrefix(u.EscapedPath(), "/")
 	odd := u.Opaque != "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" ||
-		u.Host == "" || !isASCII(u.Host) || strings.Contains(u.Host+path, "%") || path == "" && u.Path != ""
-	for segment := range strings.SplitSeq(path, "/") {
-		odd = odd || path != "" && (segment == "" || segment == "." || segment == "..")
+		u.Host == "" || !isASCII(u.Host) || strings.ContainsAny(u.Host, "%*") || path == "" && u.Path != "" ||
+		isSPIFFE(u) && (len(u.Host) > maxTrustDomain || !consistsOf(u.Host, trustDomain))
+	parts := []string{strings.ToLower(u.Scheme + "://" + u.Host)}
+	for part := range strings.SplitSeq(path, "/") {
+		if path == "" {
+			break
+		}
+		wild := pattern && part == "*"
+		odd = odd || part == "" || part == "." || part == ".." || strings.ContainsAny(part, "%") ||
+			!wild && pattern && strings.Contains(part, "*") || !wild && isSPIFFE(u) && !consistsOf(part, pathSegment)
+		parts = append(parts, part)
 	}
 	if odd {
-		return "", ErrBadName
+		return nil, ErrBadName
 	}
-	uri := strings.ToLower(u.Scheme + "://" + u.Host)
-	if path != "" {
-		uri += "/" + path
-	}
-	return uri, nil
+	return parts, nil
 }
+
+// What a SPIFFE ID consists of (SPIFFE-ID, sections 2.1 to 2.3).
+const (
+	trustDomain    = "abcdefghijklmnopqrstuvwxyz0123456789.-_"
+	pathSegment    = trustDomain + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	maxTrustDomain = 255
+)
+
+func consistsOf(s, bytes string) bool { return s != "" && strings.Trim(s, bytes) == "" }
 
 // matches reports whether a certificate has the name.
 func (p peerName) matches(leaf *x509.Certificate) bool {
-	if p.uri != "" {
+	if p.uri != nil {
 		return slices.ContainsFunc(leaf.URIs, func(u *url.URL) bool {
-			uri, err := normalURI(u)
-			if p.below() {
-				return err == nil && strings.HasPrefix(uri, p.uri)
-			}
-			return err == nil && uri == p.uri
+			// The X.509-SVID standard, section 2: more than one URI is none.
+			return !(isSPIFFE(u) && len(leaf.URIs) > 1) && p.matchesURI(u)
 		})
 	}
 	parent, wildcard := strings.CutPrefix(p.name, "*.")
@@ -105,12 +160,34 @@ func (p peerName) matches(leaf *x509.Certificate) bool {
 	})
 }
 
-// checkPeer refuses a certificate that has none of the names that peers must have.
-func (s *settings) checkPeer(leaf *x509.Certificate) error {
-	if len(s.peers) == 0 || slices.ContainsFunc(s.peers, func(p peerName) bool { return p.matches(leaf) }) {
+func (p peerName) matchesURI(u *url.URL) bool {
+	parts, err := partsOf(u, false)
+	if err != nil || len(parts) < len(p.uri) || (len(parts) > len(p.uri)) != p.below {
+		return false
+	}
+	for i, part := range p.uri {
+		if part != "*" && part != parts[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// believe refuses a certificate that has none of the names.
+func believe(names []peerName, leaf *x509.Certificate) error {
+	if slices.ContainsFunc(names, func(p peerName) bool { return p.matches(leaf) }) {
 		return nil
 	}
-	return fmt.Errorf("%w: that of %s has none of the %d given to SetPeerNames", ErrPeerName, describe(leaf), len(s.peers))
+	return fmt.Errorf("%w: that of %s has none of the %d names", ErrPeerName, describe(leaf), len(names))
+}
+
+// checkPeer refuses a certificate that has none of the names that peers must have, if they
+// must have any.
+func (s *settings) checkPeer(leaf *x509.Certificate) error {
+	if len(s.peers) == 0 {
+		return nil
+	}
+	return believe(s.peers, leaf)
 }
 
 // hostOf returns a name to verify as crypto/x509 wants it, and as it is sent (SNI).

@@ -62,7 +62,9 @@ func TestPeerNames(t *testing.T) {
 		{"2001:db8::1", "2001:db8::2", false},
 
 		{"spiffe://example.org/web", "spiffe://example.org/web", true},
-		{"SPIFFE://Example.org/web", "spiffe://eXample.org/web", true},
+		{"spiffe://example.org/web", "spiffe://eXample.org/web", false},
+		{"SPIFFE://example.org/web", "spiffe://example.org/web", true},
+		{"HTTPS://Example.org/web", "https://eXample.org/web", true},
 		{"spiffe://example.org/web", "spiffe://example.org/Web", false},
 		{"spiffe://example.org/web", "spiffe://example.org/web2", false},
 		{"spiffe://example.org/web", "spiffe://example.org/web/2", false},
@@ -73,8 +75,8 @@ func TestPeerNames(t *testing.T) {
 		{"spiffe://example.org/web", "https://example.org/web", false},
 		{"spiffe://example.org/web", "spiffe://example.org:443/web", false},
 		{"spiffe://example.org/web", "spiffe://example.org:/web", false},
-		{"spiffe://example.org:443/web", "spiffe://example.org:443/web", true},
-		{"spiffe://example.org:443/web", "spiffe://example.org:444/web", false},
+		{"https://example.org:443/web", "https://example.org:443/web", true},
+		{"https://example.org:443/web", "https://example.org:444/web", false},
 		{"spiffe://example.org/web", "spiffe://user@example.org/web", false},
 		{"spiffe://example.org/web", "spiffe://@example.org/web", false},
 		{"spiffe://example.org/web", "spiffe://example.org/web?x", false},
@@ -90,11 +92,15 @@ func TestPeerNames(t *testing.T) {
 		{"spiffe://example.org", "spiffe://example.org", true},
 		{"spiffe://example.org", "spiffe://example.org/", false},
 		{"spiffe://example.org", "spiffe://example.org/web", false},
-		{"spiffe://[2001:db8::1]/web", "spiffe://[2001:DB8::1]/web", true},
+		{"https://[2001:db8::1]/web", "https://[2001:DB8::1]/web", true},
+		{"spiffe://example.org/web", "spiffe://example.org/web~", false},
+		{"spiffe://example.org/Web_1.0-a", "spiffe://example.org/Web_1.0-a", true},
 
 		{"spiffe://example.org/ns/*", "spiffe://example.org/ns/prod", true},
 		{"spiffe://example.org/ns/*", "spiffe://example.org/ns/prod/sa/web", true},
-		{"spiffe://example.org/ns/*", "spiffe://EXAMPLE.org/ns/*", true},
+		{"spiffe://example.org/ns/*", "spiffe://example.org/ns/*", false},
+		{"spiffe://example.org/ns/*", "spiffe://example.org/ns/a~", false},
+		{"https://example.org/ns/*", "https://EXAMPLE.org/ns/*", true},
 		{"spiffe://example.org/ns/*", "spiffe://example.org/ns", false},
 		{"spiffe://example.org/ns/*", "spiffe://example.org/ns/", false},
 		{"spiffe://example.org/ns/*", "spiffe://example.org/ns2/prod", false},
@@ -110,6 +116,19 @@ func TestPeerNames(t *testing.T) {
 		{"spiffe://example.org/*", "spiffe://example.org", false},
 		{"spiffe://example.org/*", "spiffe://example.orgs/web", false},
 		{"spiffe://example.org/*", "spiffe://example.org:443/web", false},
+
+		{"spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns/prod/sa/web", true},
+		{"spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns/a/b/sa/web", false},
+		{"spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns/sa/web", false},
+		{"spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns//sa/web", false},
+		{"spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns/../sa/web", false},
+		{"spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns/prod/sa/web2", false},
+		{"spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns/prod/sa/web/a", false},
+		{"spiffe://example.org/ns/*/sa/*", "spiffe://example.org/ns/prod/sa/web/a", true},
+		{"spiffe://example.org/ns/*/sa/*", "spiffe://example.org/ns/prod/sa", false},
+		{"spiffe://example.org/*/*", "spiffe://example.org/a/b", true},
+		{"spiffe://example.org/*/*", "spiffe://example.org/a", false},
+		{"spiffe://example.org/*/web", "spiffe://example.com/a/web", false},
 	} {
 		if err := trust.SetPeerNames(test.peer); err != nil {
 			t.Errorf("%q: %v", test.peer, err)
@@ -130,7 +149,7 @@ func TestPeerNames(t *testing.T) {
 func TestPeerNamesOfMany(t *testing.T) {
 	root := newRoot(t, "root")
 	trust := verifying(root)
-	if err := trust.SetPeerNames("a.test", "192.0.2.1", "spiffe://example.org/*"); err != nil {
+	if err := trust.SetPeerNames("a.test", "192.0.2.1", "spiffe://example.org/*", "https://c.test/x"); err != nil {
 		t.Fatal(err)
 	}
 	common := func(c *x509.Certificate) { c.Subject.CommonName = "a.test" }
@@ -140,7 +159,10 @@ func TestPeerNamesOfMany(t *testing.T) {
 	}{
 		{names("b.test", "a.test"), nil},
 		{names("b.test", "192.0.2.2", "192.0.2.1"), nil},
-		{uris("https://b.test/x", "spiffe://example.org/x"), nil},
+		{uris("spiffe://example.org/x"), nil},
+		{uris("https://b.test/x", "spiffe://example.org/x"), keyturn.ErrPeerName},
+		{uris("spiffe://example.org/x", "spiffe://example.org/y"), keyturn.ErrPeerName},
+		{uris("https://b.test/x", "https://c.test/x"), nil},
 		{names("b.test", "192.0.2.2"), keyturn.ErrPeerName},
 		{common, keyturn.ErrPeerName},
 		{func(*x509.Certificate) {}, keyturn.ErrPeerName},
@@ -157,6 +179,40 @@ func TestPeerNamesOfMany(t *testing.T) {
 	}
 }
 
+// TestPeers believes by the same names where there is no Trust, and nobody whom the
+// config does not verify.
+func TestPeers(t *testing.T) {
+	root := newRoot(t, "root")
+	peers, err := keyturn.ParsePeers("*.internal", "spiffe://example.org/ns/*/sa/web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := func(option leafOption) []*x509.Certificate {
+		return []*x509.Certificate{parse(t, root.leaf(t, option).Certificate[0])}
+	}
+	good, other := leaf(uris("spiffe://example.org/ns/prod/sa/web")), leaf(names("db.example"))
+	for _, test := range []struct {
+		what  string
+		peers *keyturn.Peers
+		state tls.ConnectionState
+		says  string
+	}{
+		{"good", peers, tls.ConnectionState{PeerCertificates: good, VerifiedChains: [][]*x509.Certificate{good}}, ""},
+		{"other", peers, tls.ConnectionState{PeerCertificates: other, VerifiedChains: [][]*x509.Certificate{other}}, "none of the 2 names"},
+		{"not verified", peers, tls.ConnectionState{PeerCertificates: good}, "verifies no certificate"},
+		{"none", peers, tls.ConnectionState{}, "it has shown none"},
+		{"zero", new(keyturn.Peers), tls.ConnectionState{PeerCertificates: good, VerifiedChains: [][]*x509.Certificate{good}}, "none of the 0 names"},
+	} {
+		err := test.peers.VerifyConnection(test.state)
+		if (err == nil) != (test.says == "") || err != nil && (!errors.Is(err, keyturn.ErrPeerName) || !strings.Contains(err.Error(), test.says)) {
+			t.Errorf("%s: %v, want %q", test.what, err, test.says)
+		}
+	}
+	if _, err := keyturn.ParsePeers("spiffe://Example.org/web"); !errors.Is(err, keyturn.ErrBadName) {
+		t.Error(err)
+	}
+}
+
 func TestPeerNamesRefused(t *testing.T) {
 	var trust keyturn.Trust
 	if err := trust.SetPeerNames("a.test"); err != nil {
@@ -167,7 +223,9 @@ func TestPeerNamesRefused(t *testing.T) {
 		"münchen.test", "\u212aube.test", "a.test:443", "[::1]", "192.0.2", "192.0.2.1/24", "fe80::1%eth0",
 		strings.Repeat("a", 64) + ".test", strings.Repeat("a.", 130) + "test",
 		"://", "://a", "spiffe://", "spiffe:///web", "spiffe://*", "spiffe://*/web", "spiffe://a*/web", "spiffe://example.org/",
-		"spiffe://example.org/web/", "spiffe://example.org//web", "spiffe://example.org/*/web", "spiffe://example.org/we*",
+		"spiffe://example.org/web/", "spiffe://example.org//web", "spiffe://example.org/*web/a", "spiffe://example.org/we*", "spiffe://example.org/we*/a",
+		"spiffe://Example.org/web", "spiffe://example.org:443/web", "spiffe://[::1]/web", "spiffe://example.org/we~b", "spiffe://" + strings.Repeat("a", 256) + "/web",
+		"https://*/web", "https://a*/web", "https://example.org/*b/web", "https://example.org/%2a/web",
 		"spiffe://example.org/**", "spiffe://example.org//*", "spiffe://example.org/../*", "spiffe://example.org/./web",
 		"spiffe://example.org/a%2fb", "spiffe://example.org/a b", "spiffe://example.org/ä", "spiffe://\u212aube.test/web",
 		"spiffe://%E2%84%AAube.test/web", "spiffe://example.org/web?", "spiffe://example.org/web?x=/*", "spiffe://example.org/web#x",
@@ -195,11 +253,13 @@ func TestPeerNamesRefused(t *testing.T) {
 
 var (
 	plainLabel = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$`)
-	plainURI   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[^/?#%@\x00-\x20\x7f-\x{10ffff}]+((/[^/?#%]+)*)$`)
+	plainURI   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://[^/?#%@*\x00-\x20\x7f-\x{10ffff}]+((/[^/?#%]+)*)$`)
+	plainID    = regexp.MustCompile(`^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*$`)
 )
 
-// expected is whether a peer with one subject alternative name is believed. It goes by the
-// text, and by crypto/x509, where the code goes by the parts of a URI and by keys.
+// expected is whether a peer with one subject alternative name is believed. It goes by
+// regular expressions, and by crypto/x509, where the code goes by the parts of a URI and
+// by keys.
 func expected(peer string, leaf *x509.Certificate) bool {
 	if strings.Contains(peer, "://") {
 		if len(leaf.URIs) == 0 {
@@ -207,14 +267,19 @@ func expected(peer string, leaf *x509.Certificate) bool {
 		}
 		has := leaf.URIs[0].String()
 		m := plainURI.FindStringSubmatch(has)
-		if m == nil || strings.Contains(m[1]+"/", "/./") || strings.Contains(m[1]+"/", "/../") {
+		if m == nil || strings.Contains(m[1]+"/", "/./") || strings.Contains(m[1]+"/", "/../") ||
+			leaf.URIs[0].Scheme == "spiffe" && !plainID.MatchString(has) {
 			return false
 		}
 		split := func(uri, path string) string { return strings.ToLower(strings.TrimSuffix(uri, path)) + path }
-		if base, below := strings.CutSuffix(peer, "/*"); below {
-			return strings.HasPrefix(split(has, m[1]), split(base, plainURI.FindStringSubmatch(base)[1])+"/")
+		want := regexp.QuoteMeta(split(peer, plainURI.FindStringSubmatch(peer)[1]))
+		if base, below := strings.CutSuffix(want, `/\*`); below {
+			want = base + "(/[^/]+)+"
 		}
-		return split(has, m[1]) == split(peer, plainURI.FindStringSubmatch(peer)[1])
+		for range strings.Count(want, `/\*/`) {
+			want = strings.Replace(want, `/\*/`, "/[^/]+/", 1)
+		}
+		return regexp.MustCompile("^" + want + "$").MatchString(split(has, m[1]))
 	}
 	peer = strings.TrimSuffix(peer, ".")
 	parent, wildcard := strings.CutPrefix(peer, "*.")
@@ -237,7 +302,8 @@ func FuzzPeerNames(f *testing.F) {
 		{"spiffe://example.org/web", "spiffe://example.org/web2"},
 		{"spiffe://example.org/ns/*", "spiffe://example.org/ns/a/../../admin"},
 		{"spiffe://example.org/ns/*", "spiffe://EXAMPLE.org/ns/a%2fb"},
-		{"https://[::1]:8443/*", "https://u:p@[::1]:8443/a?b#c"},
+		{"spiffe://example.org/ns/*/sa/*", "spiffe://example.org/ns/a/sa/b/c"},
+		{"https://[::1]:8443/*/a", "https://u:p@[::1]:8443/a?b#c"},
 		{"spiffe://kube.test/a", "spiffe://%E2%84%AAube.test/a"},
 	} {
 		f.Add(seed[0], seed[1])

@@ -78,7 +78,7 @@ func addName(template *x509.Certificate, host string) error {
 	if isURI(host) {
 		u, err := url.Parse(host)
 		if err == nil {
-			_, err = normalURI(u) // others could not be asked for
+			_, err = partsOf(u, false) // others could not be asked for
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %.100q is not a URI with a host and a path, and nothing else", ErrBadName, host)

@@ -151,8 +151,13 @@ func (t *Trust) InsecureSkipVerify() bool { return t.load().insecure }
 //   - a DNS name, or with "*" for its first label, any name in its place:
 //     "db.internal", "*.internal";
 //   - an IP address: "192.0.2.1";
-//   - a URI, or with "/*" at its end, any URI below it:
-//     "spiffe://example.org/web", "spiffe://example.org/ns/prod/*".
+//   - a URI, where "*" in place of a part of the path is any one part, and "/*" at
+//     its end is any URI below: "spiffe://example.org/web",
+//     "spiffe://example.org/ns/*/sa/web", "spiffe://example.org/ns/prod/*".
+//
+// A SPIFFE ID, which is a URI with the scheme "spiffe", is compared as its standards say: of
+// the trust domain, in lower case, to the last byte, without a port, and only if it is the
+// certificate's one URI.
 //
 // They are looked for in the subject alternative names of the peer's certificate; the
 // common name does not count. No names at all means no limit. An error says which

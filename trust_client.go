@@ -191,7 +191,7 @@ func (s *settings) checkServer(chain []*x509.Certificate, name string) error {
 		if err != nil {
 			return err
 		}
-		if want.below() {
+		if !want.one() {
 			return fmt.Errorf("%w: %.100q is not one URI but many; give those to SetPeerNames", ErrBadName, name)
 		}
 		if !want.matches(leaf) {
