@@ -75,6 +75,12 @@ func client(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer conn.Close()
+	check(ctx, conn, *every, out)
+	return nil
+}
+
+// check makes calls until ctx ends.
+func check(ctx context.Context, conn *grpc.ClientConn, every time.Duration, out io.Writer) {
 	for ctx.Err() == nil {
 		var server peer.Peer
 		answer, err := healthpb.NewHealthClient(conn).Check(ctx, new(healthpb.HealthCheckRequest), grpc.Peer(&server))
@@ -85,8 +91,7 @@ func client(ctx context.Context, args []string, out io.Writer) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(*every):
+		case <-time.After(every):
 		}
 	}
-	return nil
 }

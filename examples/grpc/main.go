@@ -11,8 +11,13 @@
 //	go run . server --cert server.pem --key server-key.pem --ca ca.pem
 //	go run . client --cert client.pem --key client-key.pem --ca ca.pem
 //
-// ../README.md makes such files. To change the CA, give both sides the old one and the new one, then change the
-// certificates, then take the old one away.
+// ../README.md makes such files. To change the CA, give both sides the old one and the new
+// one, then change the certificates, then take the old one away.
+//
+//	go run . both
+//
+// This one is a service that makes calls and answers them, and needs no files: its
+// certificate is issued when it is first needed, for five minutes, and renewed.
 package main
 
 import (
@@ -44,9 +49,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return server(ctx, args[1:], out)
 		case "client":
 			return client(ctx, args[1:], out)
+		case "both":
+			return both(ctx, args[1:], out)
 		}
 	}
-	return errors.New("say what to run, server or client; --help after it lists its flags")
+	return errors.New("say what to run, server, client or both; --help after it lists its flags")
 }
 
 // drain ends the connections that use the certificate of before, whenever there is a new
