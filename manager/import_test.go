@@ -3,6 +3,7 @@
 package manager
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,6 +12,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -51,7 +53,8 @@ func newSigner(t *testing.T) crypto.Signer {
 func TestImport(t *testing.T) {
 	f, m := newFleet(t)
 	key := newSigner(t)
-	c, err := m.Import(t.Context(), elsewhere(t, key, "a.example", "*.a.example", "192.0.2.1"))
+	r := elsewhere(t, key, "a.example", "*.a.example", "192.0.2.1")
+	c, err := m.Import(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,13 +73,16 @@ func TestImport(t *testing.T) {
 	if err != nil || !key.Public().(*ecdsa.PublicKey).Equal(served.(crypto.Signer).Public()) {
 		t.Error("another key is served", err)
 	}
+	if !slices.EqualFunc(copied.Chain, r.Chain, bytes.Equal) {
+		t.Error("another chain is served")
+	}
 	renewed, err := m.Renew(t.Context(), c.ID, event.ReasonRekey)
 	if err != nil || renewed.Generation != 2 || renewed.History[1].Issuer != "internal" {
 		t.Fatalf("renewed: %+v %v", renewed, err)
 	}
 	leaf, err := renewed.Leaf()
-	if err != nil || leaf.PublicKey.(*ecdsa.PublicKey).Curve != elliptic.P384() {
-		t.Error("not the same type of key", err)
+	if err != nil || leaf.PublicKey.(*ecdsa.PublicKey).Curve != elliptic.P384() || key.Public().(*ecdsa.PublicKey).Equal(leaf.PublicKey) {
+		t.Error("not a new key of the same type", err)
 	}
 	var exists *ExistsError
 	if _, err := m.Import(t.Context(), elsewhere(t, newSigner(t), "192.0.2.1", "a.example", "*.a.example")); !errors.As(err, &exists) || exists.ID != c.ID {
