@@ -249,8 +249,9 @@ func (b *builtIn) revokeKnown(ctx context.Context, serial []byte, reason issuer.
 // CRL makes a new list of what a built-in CA, named as for CA, has revoked (RFC
 // 5280 section 5), in DER: all that was revoked before the call, until some time
 // after each one's end. Its number is above that of every list that was asked for
-// before.
-func (m *Manager) CRL(ctx context.Context, name string) ([]byte, error) {
+// before. The second one is the root's, on which nothing ever is: some look at the
+// lists of all who signed a chain.
+func (m *Manager) CRL(ctx context.Context, name string) (lists [][]byte, err error) {
 	b, err := m.builtIn(ctx, name)
 	if err != nil {
 		return nil, err
@@ -274,5 +275,10 @@ func (m *Manager) CRL(ctx context.Context, name string) ([]byte, error) {
 			revoked = append(revoked, localca.Revocation{Serial: new(big.Int).SetBytes(r.Serial), At: r.Revoked, Reason: issuer.Reason(r.Reason)})
 		}
 	}
-	return b.CA.CRL(number, revoked)
+	list, err := b.CA.CRL(number, revoked)
+	if err != nil {
+		return nil, err
+	}
+	root, err := b.RootCRL(number)
+	return [][]byte{list, root}, err
 }

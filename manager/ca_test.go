@@ -27,11 +27,15 @@ import (
 // its number and the reasons by serial number.
 func revokedBy(t testing.TB, m *Manager, name string) (int64, map[string]int) {
 	t.Helper()
-	der, err := m.CRL(t.Context(), name)
+	lists, err := m.CRL(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := x509.ParseRevocationList(der)
+	list, err := x509.ParseRevocationList(lists[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseRevocationList(lists[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +43,8 @@ func revokedBy(t testing.TB, m *Manager, name string) (int64, map[string]int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := list.CheckSignatureFrom(ca.Intermediate); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(list.CheckSignatureFrom(ca.Intermediate), root.CheckSignatureFrom(ca.Root)); err != nil || len(root.RevokedCertificateEntries) > 0 || root.Number.Cmp(list.Number) != 0 {
+		t.Fatal(err, len(root.RevokedCertificateEntries), root.Number)
 	}
 	reasons := make(map[string]int)
 	for _, r := range list.RevokedCertificateEntries {

@@ -27,7 +27,8 @@ func newCAExport() *cobra.Command {
 		Long: `Prints the root's certificate, which clients trust; the chain, intermediate and root,
 for those who want to be given both; or a new list of what is revoked (RFC 5280), which
 counts for a week unless crl_lifetime says otherwise: have a timer make it. Each list
-has the next number and all that was revoked before.
+has the next number and all that was revoked before. In PEM, the root's list follows,
+on which nothing ever is: HAProxy and nginx want the lists of all who signed a chain.
 
 --out replaces a file at once and whole, or leaves it alone if anything fails; a ">"
 of the shell empties it first. Private keys are never exported: they lie on the bus,
@@ -66,8 +67,8 @@ sealed to the managers.`,
 // exported returns what is asked for in DER, and the type of PEM blocks for it.
 func exported(ctx context.Context, m *manager.Manager, name, what string) (kind string, parts [][]byte, err error) {
 	if what == "crl" {
-		list, err := m.CRL(ctx, name)
-		return "X509 CRL", [][]byte{list}, err
+		parts, err = m.CRL(ctx, name)
+		return "X509 CRL", parts, err
 	}
 	ca, err := m.CA(ctx, name)
 	if err != nil {

@@ -27,8 +27,16 @@ type Revocation struct {
 //
 // The CA keeps no list itself. The caller says what is on it and numbers the
 // lists: no number may be given twice, and later lists have higher ones. See
-// [Keep] for how long a revocation has to be on it. The error may be ErrEnded.
+// [CA.Keep] for how long a revocation has to be on it. The error may be ErrEnded.
 func (ca *CA) CRL(number uint64, revoked []Revocation) ([]byte, error) {
+	return ca.list(ca.intermediate, number, revoked)
+}
+
+// RootCRL is CRL for what the root signed, which is the intermediate alone and never
+// revoked: those who look at a list for every certificate of a chain need it.
+func (ca *CA) RootCRL(number uint64) ([]byte, error) { return ca.list(ca.root, number, nil) }
+
+func (ca *CA) list(by authority, number uint64, revoked []Revocation) ([]byte, error) {
 	if err := ca.ended(); err != nil {
 		return nil, fmt.Errorf("listing what %s has revoked: %w", ca, err)
 	}
@@ -43,7 +51,7 @@ func (ca *CA) CRL(number uint64, revoked []Revocation) ([]byte, error) {
 			SerialNumber: r.Serial, RevocationTime: r.At, ReasonCode: int(r.Reason),
 		})
 	}
-	der, err := x509.CreateRevocationList(rand.Reader, template, ca.intermediate.cert, ca.intermediate.key)
+	der, err := x509.CreateRevocationList(rand.Reader, template, by.cert, by.key)
 	if err != nil {
 		return nil, fmt.Errorf("listing what %s has revoked: %w", ca, err)
 	}

@@ -100,9 +100,13 @@ func TestOpenSSLRefusesWhatIsRevoked(t *testing.T) {
 			good, bad := issue(t, ca, named(t, "www.example.com"), 0), issue(t, ca, named(t, "www.example.com"), 0)
 			_, der := crl(t, ca, 1, localca.Revocation{Serial: bad.SerialNumber, At: time.Now(), Reason: issuer.Superseded})
 			list := file("crl.pem", "X509 CRL", der)
+			rootDER, err := ca.RootCRL(1)
+			if err != nil {
+				t.Fatal(err)
+			}
 			args := []string{
 				"verify", "-x509_strict", "-check_ss_sig", "-no-CApath", "-no-CAstore", "-purpose", "sslserver",
-				"-CAfile", file("root.pem", "CERTIFICATE", ca.Root().Raw), "-untrusted", file("intermediate.pem", "CERTIFICATE", ca.Intermediate().Raw), "-crl_check", "-CRLfile", list,
+				"-CAfile", file("root.pem", "CERTIFICATE", ca.Root().Raw), "-untrusted", file("intermediate.pem", "CERTIFICATE", ca.Intermediate().Raw), "-crl_check_all", "-CRLfile", list, "-CRLfile", file("root.crl", "X509 CRL", rootDER),
 			}
 			if out, err := exec.CommandContext(t.Context(), program, append(args, file("good.pem", "CERTIFICATE", good.Raw))...).CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
