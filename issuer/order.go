@@ -110,6 +110,9 @@ func RetryAfter(err error) (time.Time, bool) {
 // An OrderError is why an order came to nothing.
 type OrderError struct {
 	URL string
+	// Status is the CA's last word for its state; "" if it has said nothing since an
+	// earlier call. Only a pending one cannot have become a certificate.
+	Status string
 	// Over says that it never becomes a certificate: another one is needed.
 	Over bool
 	Err  error

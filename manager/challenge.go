@@ -18,7 +18,8 @@ const (
 	// challengeLife is how long replicas answer a challenge that nobody takes back:
 	// longer than an issuance takes.
 	challengeLife = 2 * issueTimeout
-	// undoTimeout bounds the taking back of a challenge that comes to nothing.
+	// undoTimeout bounds the taking back of what comes to nothing: a challenge, or a
+	// certificate.
 	undoTimeout = 10 * time.Second
 )
 

@@ -27,6 +27,7 @@ func (m *Manager) failed(ctx context.Context, c *Managed, asked string, cause er
 		if dropped(cause) || !calledOff && c.expired() {
 			next.Order = nil
 		}
+		next.Order = stands(next.Order, cause)
 		if !calledOff {
 			next.Failure = c.failure(asked, cause)
 		}

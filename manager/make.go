@@ -18,15 +18,23 @@ type ExistsError struct {
 	ID    string
 	Group string
 	Names []string
+	// Unmade says that there is no generation yet.
+	Unmade bool
 }
 
 func (e *ExistsError) Error() string {
-	return fmt.Sprintf("%s: managed already in group %q as %s", short(e.Names), e.Group, e.ID)
+	unmade := ""
+	if e.Unmade {
+		unmade = ", which has no certificate yet"
+	}
+	return fmt.Sprintf("%s: managed already in group %q as %s%s", short(e.Names), e.Group, e.ID, unmade)
 }
 
 // Make makes a managed certificate and its first generation, and returns when
 // that is on the bus for its group. If the first generation cannot be had,
-// nothing stays behind.
+// nothing stays behind, unless its order can have become a certificate: then the
+// error is an *UnfinishedError, and the same request goes on with it, under the
+// same id. So does whoever runs.
 //
 // The error may be an *InvalidError, an *ExistsError, a *names.Error, or what
 // the issuer said.
@@ -35,9 +43,23 @@ func (m *Manager) Make(ctx context.Context, r Request) (*Managed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.firstly(ctx, spec, r.Force, func(ctx context.Context, c *Managed) (*Managed, error) {
-		return m.renewFrom(ctx, c, 1, event.ReasonNew)
-	})
+	begun, err := m.unfinished(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	if begun == nil {
+		return m.firstly(ctx, spec, r.Force, m.first)
+	}
+	c, err := m.first(ctx, begun)
+	if err != nil {
+		return m.undo(ctx, begun.ID, spec, err, true)
+	}
+	return c, nil
+}
+
+// first makes the first generation.
+func (m *Manager) first(ctx context.Context, c *Managed) (*Managed, error) {
+	return m.renewFrom(ctx, c, 1, event.ReasonNew)
 }
 
 // firstly claims the names, writes the first state, and has the first generation
@@ -58,44 +80,50 @@ func (m *Manager) firstly(ctx context.Context, spec *event.Spec, force bool, gen
 	if err == nil {
 		return c, nil
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	made, undone := m.undo(undo, id, spec)
-	if made != nil {
-		return made, undone
-	}
-	return nil, errors.Join(fmt.Errorf("making %s (%s): %w", id, short(spec.Names), err), undone)
+	return m.undo(ctx, id, spec, err, false)
 }
 
 // claimNames makes a new id the holder of the names. An id beside an error may
 // or may not have become it.
 func (m *Manager) claimNames(ctx context.Context, spec *event.Spec, force bool) (string, error) {
 	for {
-		n := &event.Names{Group: spec.Group, Names: spec.Names}
-		old, at, err := get[*event.Names](ctx, m, event.NamesKey(spec.Group, spec.Names))
-		switch {
-		case err == nil:
-			if n.Holders, err = m.living(ctx, old); err != nil {
-				return "", err
-			}
-		case !isNotFound(err):
-			return "", fmt.Errorf("asking who manages %s: %w", short(spec.Names), err)
+		holders, at, err := m.holders(ctx, spec)
+		if err != nil {
+			return "", err
 		}
-		if len(n.Holders) > 0 && !force {
-			return "", &ExistsError{n.Holders[len(n.Holders)-1], spec.Group, spec.Names}
+		if len(holders) > 0 && !force {
+			last := holders[len(holders)-1]
+			return "", &ExistsError{last.ID, spec.Group, spec.Names, last.Generation == 0}
 		}
 		id := event.NewID()
-		n.Holders, n.Newest = append(n.Holders, id), spec
+		n := &event.Names{Group: spec.Group, Names: spec.Names, Newest: spec}
+		for _, c := range holders {
+			n.Holders = append(n.Holders, c.ID)
+		}
+		n.Holders = append(n.Holders, id)
 		if _, err = m.append(ctx, at, n); !conflict(err) {
 			return id, err
 		}
 	}
 }
 
+// holders returns what manages a spec's names in its group, and where that stands.
+func (m *Manager) holders(ctx context.Context, spec *event.Spec) ([]*Managed, bus.Position, error) {
+	n, at, err := get[*event.Names](ctx, m, event.NamesKey(spec.Group, spec.Names))
+	if isNotFound(err) {
+		return nil, at, nil
+	}
+	if err != nil {
+		return nil, at, fmt.Errorf("asking who manages %s: %w", short(spec.Names), err)
+	}
+	list, err := m.living(ctx, n)
+	return list, at, err
+}
+
 // living returns the holders that are not removed. A holder without a state is
 // what a maker left that died before it wrote one: it is written now.
-func (m *Manager) living(ctx context.Context, n *event.Names) ([]string, error) {
-	var ids []string
+func (m *Manager) living(ctx context.Context, n *event.Names) ([]*Managed, error) {
+	var list []*Managed
 	for i, id := range n.Holders {
 		c, err := m.Get(ctx, id)
 		var missing *NotFoundError
@@ -110,10 +138,10 @@ func (m *Manager) living(ctx context.Context, n *event.Names) ([]string, error) 
 			return nil, err
 		}
 		if !c.Removed {
-			ids = append(ids, id)
+			list = append(list, c)
 		}
 	}
-	return ids, nil
+	return list, nil
 }
 
 // create writes the first state of an id, unless somebody did already.
@@ -125,18 +153,25 @@ func (m *Manager) create(ctx context.Context, id string, spec *event.Spec) (*Man
 	return m.Get(ctx, id)
 }
 
-// undo removes what Make could not finish, and returns it if another manager
-// did finish it. The state is written first if it is not there: otherwise the
-// next maker of these names would write it, and so make what was given up.
-func (m *Manager) undo(ctx context.Context, id string, spec *event.Spec) (*Managed, error) {
+// undo removes what could not be made because of cause, and returns it if another
+// manager did make it. It stays with an order that may have become a certificate, and
+// again says that each may: how far an earlier Make came with it is not known. The
+// state is written first if it is not there: otherwise the next maker of these names
+// would write it, and so make what was given up.
+func (m *Manager) undo(ctx context.Context, id string, spec *event.Spec, cause error, again bool) (*Managed, error) {
+	cause = fmt.Errorf("making %s (%s): %w", id, short(spec.Names), cause)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
 	c, err := m.create(ctx, id, spec)
-	if err != nil {
-		return nil, err
-	}
-	if c.Generation > 0 && !c.Removed {
+	switch {
+	case err != nil:
+		return nil, errors.Join(cause, err)
+	case c.Generation > 0 && !c.Removed:
 		return c, m.copy(ctx, c)
+	case c.Order != nil && (again || c.Order.Status != orderPending):
+		return nil, &UnfinishedError{id, cause}
 	}
-	return nil, m.Remove(ctx, id)
+	return nil, errors.Join(cause, m.Remove(ctx, id))
 }
 
 // Remove ends the management of a certificate: replicas drop it, and nothing

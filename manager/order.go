@@ -180,6 +180,18 @@ func dropped(cause error) bool {
 	return errors.As(cause, &over) && over.Over || errors.As(cause, &useless)
 }
 
+// stands returns an order with the CA's last word of it, by what an attempt at it
+// failed of.
+func stands(o *event.Order, cause error) *event.Order {
+	var failed *issuer.OrderError
+	if o == nil || !errors.As(cause, &failed) || failed.URL != o.URL || failed.Status == "" {
+		return o
+	}
+	now := *o
+	now.Status = failed.Status
+	return &now
+}
+
 // expired reports whether the CA need not know the order any more (RFC 8555 section
 // 7.1.3), and not every CA says so: an attempt at it that fails is the last.
 func (c *Managed) expired() bool {

@@ -117,7 +117,7 @@ func (ca *orderCA) Order(ctx context.Context, r issuer.OrderRequest) ([][]byte, 
 		}
 	}
 	if err := ca.reach(ctx, recorded); err != nil {
-		return nil, &issuer.OrderError{URL: url, Err: err, Over: errors.Is(err, errOver)}
+		return nil, &issuer.OrderError{URL: url, Status: "pending", Err: err, Over: errors.Is(err, errOver)}
 	}
 	if o.chain == nil {
 		chain, err := ca.real.Issue(ctx, r.CSR, r.Lifetime)
@@ -130,7 +130,7 @@ func (ca *orderCA) Order(ctx context.Context, r issuer.OrderRequest) ([][]byte, 
 		ca.mu.Unlock()
 	}
 	if err := ca.reach(ctx, finalised); err != nil {
-		return nil, &issuer.OrderError{URL: url, Err: err}
+		return nil, &issuer.OrderError{URL: url, Status: "valid", Err: err}
 	}
 	return o.chain, nil
 }

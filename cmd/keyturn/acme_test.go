@@ -11,10 +11,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,6 +206,54 @@ func TestACMERefused(t *testing.T) {
 	}
 	s.matches(s.run("cert", "history", id), `^attempt 1 failed at public, 20\S+; the next is 20\S+$`, `^  .*other\.example`)
 	s.matches(s.run("cert", "renewable", "--all"), `^`+id+` +20\S+ +no +attempt 1 failed at issuer "public", and the back-off ends then `)
+}
+
+// TestACMEUnfinished: the CA signs, and its answer is lost. The same command goes on
+// with the order, under the same id.
+func TestACMEUnfinished(t *testing.T) {
+	s := newSite(t, acmetest.Options{})
+	s.serve()
+	s.configure("")
+	var lost atomic.Bool
+	lost.Store(true)
+	s.ca.Intercept(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if lost.Load() && strings.HasPrefix(r.URL.Path, "/finalize-order/") {
+				next.ServeHTTP(httptest.NewRecorder(), r)
+				w.WriteHeader(http.StatusBadGateway)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	})
+	mk := []string{"cert", "mk", "www.example.com", "--subdomain", "--challenge", "http-01"}
+	out := s.fail(mk...)
+	s.matches(out, `Bad Gateway`, `the order stays, and is gone on with by whoever runs, or by asking for the same certificate again`)
+	id := regexp.MustCompile("`keyturn cert rm ([^`]+)`").FindStringSubmatch(out)[1]
+	s.matches(s.run("cert", "ls"), `^`+id+` +- +0 +public +www\.example\.com$`)
+	s.matches(s.run("cert", "history", id), `^attempt 1 failed at public, `, `^  .*Bad Gateway`)
+	s.matches(s.run("cert", "renewable", "--all"), `^`+id+` +20\S+ +no +attempt 1 failed at issuer "public"`)
+	s.matches(s.fail("cert", "revoke", id, "--reason", "superseded"), `no certificate`)
+	if d := s.cat(id); d.Order == nil || d.Order.Status == "pending" || d.Certificate != nil {
+		t.Errorf("%+v", d)
+	}
+	s.matches(s.fail(append(mk, "--key", "ecdsa-p384")...), `as `+id+", which has no certificate yet: go on with it by `keyturn cert renew "+id+"`")
+	lost.Store(false)
+	if again := s.run(mk...); again != id || s.ca.Finalized("www.example.com") != 1 {
+		t.Errorf("%s was begun, and %s is made: %d orders", id, again, s.ca.Finalized("www.example.com"))
+	}
+
+	// What is given up is gone, and the names are free.
+	lost.Store(true)
+	mk[2] = "api.example.com"
+	out = s.fail(mk...)
+	given := regexp.MustCompile("`keyturn cert rm ([^`]+)`").FindStringSubmatch(out)[1]
+	s.run("cert", "rm", given)
+	s.matches(s.run("cert", "ls"), `\AId.*\n`+id+`[^\n]*\z`)
+	lost.Store(false)
+	if other := s.run(mk...); other == given {
+		t.Errorf("%s was given up, and is made", given)
+	}
 }
 
 // TestACMEStandAlone: a solver of the shared configuration owns the port.

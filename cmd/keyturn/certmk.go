@@ -34,7 +34,9 @@ the bus.
 
 If exactly these names are managed in the group already, it is refused, with
 the id that has them; --force makes another one. If the first generation cannot
-be had, nothing stays behind.
+be had, nothing stays behind. An exception is an order that may have become a
+certificate at the CA: the error names the id, and the same command goes on with
+it. So does a manager that runs; "keyturn cert rm" gives it up.
 
 A public CA has to be shown that the names are yours. For http-01 and tls-alpn-01
 the group's replicas answer it, or a solver of the shared configuration; for
@@ -69,10 +71,12 @@ dns-01, which a wildcard needs, always such a solver.`,
 			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
 				c, err := m.Make(ctx, r)
 				var exists *manager.ExistsError
-				if errors.As(err, &exists) {
+				switch {
+				case errors.As(err, &exists) && exists.Unmade:
+					return fmt.Errorf("%w: go on with it by `keyturn cert renew %s`, give it up by `keyturn cert rm %s`, or make another with --force", err, exists.ID, exists.ID)
+				case errors.As(err, &exists):
 					return fmt.Errorf("%w: renew that one with `keyturn cert renew %s`, or make another with --force", err, exists.ID)
-				}
-				if err != nil {
+				case err != nil:
 					return err
 				}
 				if got := expiry(c).Sub(c.Issued); r.Lifetime-got > time.Minute {

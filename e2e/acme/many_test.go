@@ -3,14 +3,10 @@
 package acme
 
 import (
-	"cmp"
 	"context"
-	"crypto"
-	"crypto/rand"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"strconv"
 	"strings"
@@ -22,7 +18,6 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/membus"
 	"github.com/keyturn/keyturn/config"
-	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/internal/acmetest"
 	"github.com/keyturn/keyturn/internal/solvers"
 	"github.com/keyturn/keyturn/issuer"
@@ -40,7 +35,7 @@ const (
 	mostTries = 10
 )
 
-// TestManyCertificates has four CAs with whims renew five hundred certificates of all
+// TestManyCertificates has four CAs with whims make five hundred certificates of all
 // kinds. They refuse every second nonce, use authorisations again or not, take up to a
 // second to look, and answer with chains of one to three intermediates, of which some
 // are not the only ones. Each certificate comes of one order, whatever becomes of a try:
@@ -178,49 +173,20 @@ func wanted(i int) manager.Request {
 	return r
 }
 
-// make takes over a certificate and renews it, and returns how many tries that took.
+// make asks for a certificate until it is there, and returns how many tries that took.
 func (w *whims) make(ctx context.Context, i int) (tries int, err error) {
-	r := wanted(i)
-	key, chain, err := selfSigned(r.Names)
-	if err != nil {
-		return 0, err
-	}
-	r.Names, r.Key = nil, cmp.Or(r.Key, issuer.ECDSAP256)
-	c, err := w.manager.Import(ctx, manager.ImportRequest{Request: r, Chain: chain, Key: key})
-	if err != nil {
-		return 0, err
-	}
 	for tries < mostTries {
 		tries++
-		if _, err = w.manager.Renew(ctx, c.ID, event.ReasonRekey); err == nil {
+		if _, err = w.manager.Make(ctx, wanted(i)); err == nil {
 			break
 		}
 	}
 	return tries, err
 }
 
-// selfSigned makes what is taken over.
-func selfSigned(names []string) (crypto.Signer, [][]byte, error) {
-	key, err := issuer.ECDSAP256.Generate()
-	if err != nil {
-		return nil, nil, err
-	}
-	csr, err := issuer.NewRequest(key, names)
-	if err != nil {
-		return nil, nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	return key, [][]byte{der}, err
-}
-
 // check looks at what became of a certificate.
 func (w *whims) check(c *manager.Managed) error {
-	if c.Generation != 2 || c.Failure != nil || c.Order != nil {
+	if c.Generation != 1 || c.Failure != nil || c.Order != nil {
 		return fmt.Errorf("generation %d, failure %+v, order %+v", c.Generation, c.Failure, c.Order)
 	}
 	i, err := strconv.Atoi(strings.TrimPrefix(c.Spec.Issuer, "ca"))

@@ -58,6 +58,7 @@ type job struct {
 	request issuer.OrderRequest
 	names   names
 	url     string // the order's
+	status  string // the CA's last word for its state; "" before that
 }
 
 // overError is why an order never becomes a certificate.
@@ -67,7 +68,7 @@ func (e *overError) Error() string { return e.err.Error() }
 func (e *overError) Unwrap() error { return e.err }
 
 func (j *job) failed(err error) error {
-	return &issuer.OrderError{URL: j.url, Over: errors.As(err, new(*overError)), Err: err}
+	return &issuer.OrderError{URL: j.url, Status: j.status, Over: errors.As(err, new(*overError)), Err: err}
 }
 
 // begin returns the order to resume if it still can become a certificate, else a
@@ -202,6 +203,9 @@ func notReplaced(err error) bool {
 // finish leads the order from the state that it is in to the certificate.
 func (j *job) finish(ctx context.Context, o acmez.Order) (chain [][]byte, err error) {
 	for range maxSteps {
+		if slices.Contains(states, o.Status) {
+			j.status = o.Status
+		}
 		switch o.Status {
 		case acmez.StatusPending:
 			o, err = j.prove(ctx, o)
