@@ -203,6 +203,40 @@ func TestBrokenCache(t *testing.T) {
 	}
 }
 
+// TestHangingCache issues without one, in time.
+func TestHangingCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFront(t, localca.Config{})
+		s := &ondemand.Source{Issuer: ca, Allow: anything, Cache: hanging{}}
+		start := time.Now()
+		mustGet(t, s, "www.example.com")
+		if waited := time.Since(start); waited != 15*time.Second {
+			t.Errorf("the client waited %s for the cache, want a quarter of a minute", waited)
+		}
+		if err := s.Close(); err != nil || time.Since(start) != 15*time.Second {
+			t.Errorf("closing took until %s, %v", time.Since(start), err)
+		}
+	})
+}
+
+// A hanging Cache does not answer.
+type hanging struct{}
+
+func (hanging) Get(ctx context.Context, _ string) ([]byte, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (hanging) Put(ctx context.Context, _ string, _ []byte) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (hanging) Delete(ctx context.Context, _ string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // TestHardwareKey keeps no key that cannot be encoded.
 func TestHardwareKey(t *testing.T) {
 	ca := newFront(t, localca.Config{})

@@ -131,7 +131,7 @@ func (s *Source) join(ctx context.Context, name string, allowed bool) (*flight, 
 
 // launchLocked begins to obtain a certificate. Values of ctx go along, its end does not.
 func (s *Source) launchLocked(ctx context.Context, e *entry, renewal bool) *flight {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.plan.timeout)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := newFlight(e)
 	f.renewal, f.cancel = renewal, cancel
 	e.flight = f
@@ -144,7 +144,9 @@ func (s *Source) launchLocked(ctx context.Context, e *entry, renewal bool) *flig
 }
 
 func (s *Source) fly(ctx context.Context, f *flight) {
-	h, issued, err := s.fetch(ctx, f)
+	limited, cancel := context.WithTimeout(ctx, s.plan.timeout)
+	defer cancel()
+	h, issued, err := s.fetch(limited, f)
 	s.settle(f, h, err)
 	if issued {
 		s.keep(ctx, f.entry.name, h)

@@ -93,11 +93,19 @@ func check(chain [][]byte, csr *x509.CertificateRequest, now time.Time, own bool
 	return err
 }
 
+// forCache bounds what a Cache may take: one that does not answer leaves most of the time
+// to the issuer.
+func (s *Source) forCache(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.plan.timeout/4)
+}
+
 // load returns what the Cache keeps for an entry, if that can be served.
 func (s *Source) load(ctx context.Context, e *entry) *held {
 	if s.Cache == nil {
 		return nil
 	}
+	ctx, cancel := s.forCache(ctx)
+	defer cancel()
 	data, err := s.Cache.Get(ctx, e.name)
 	if errors.Is(err, ErrCacheMiss) || errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -120,6 +128,8 @@ func (s *Source) keep(ctx context.Context, name string, h *held) {
 	if s.Cache == nil {
 		return
 	}
+	ctx, cancel := s.forCache(ctx)
+	defer cancel()
 	data, err := encode(&h.cert)
 	if err == nil {
 		err = s.Cache.Put(ctx, name, data)

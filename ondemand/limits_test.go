@@ -70,6 +70,9 @@ func TestPerMinute(t *testing.T) {
 				}
 			}
 		}
+		if n := s.InMemory(); n != 20 {
+			t.Errorf("%d names are in memory, want those that were issued", n)
+		}
 		if failed != 5 {
 			t.Errorf("%d of 25 names were refused, want what is beyond 10 at once and 10 that wait", failed)
 		}

@@ -14,7 +14,7 @@ func (s *Source) remove(ctx context.Context, name string) error {
 		return err
 	}
 	if s.Cache != nil {
-		ctx, cancel := context.WithTimeout(ctx, s.plan.timeout)
+		ctx, cancel := s.forCache(ctx)
 		defer cancel()
 		err = s.Cache.Delete(ctx, e.name)
 	}

@@ -4,6 +4,7 @@ package ondemand
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -19,6 +20,10 @@ func (s *Source) land(f *flight) {
 	}
 	if h := e.live.Load(); h.valid(time.Now()) || e.pinned {
 		s.armLocked(e, time.Unix(0, e.next.Load()))
+		return
+	}
+	if errors.As(e.err, new(errBusy)) {
+		t.dropLocked(e) // or clients that make up names could fill the table
 		return
 	}
 	s.armLocked(e, e.blocked.Add(maxBlock)) // dropped then

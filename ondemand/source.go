@@ -72,7 +72,8 @@ type Source struct {
 	NewKey func() (crypto.Signer, error)
 
 	// Timeout bounds each issuance, from the handshake that asks for it to the
-	// certificate; waiting for others, Allow and Cache included. 0 means DefaultTimeout.
+	// certificate, waiting for others included. Allow has as much, and each call of the
+	// Cache a quarter of it. 0 means DefaultTimeout.
 	Timeout time.Duration
 
 	// MaxAtOnce and MaxPerMinute are how many issuances go on at the same time, and
