@@ -46,10 +46,10 @@ func (p place) queue() int {
 	return 0
 }
 
-// errBusy is why a name has to be asked for again.
-type errBusy struct{ waiting, perMinute int }
+// busyError is why a name has to be asked for again.
+type busyError struct{ waiting, perMinute int }
 
-func (e errBusy) Error() string {
+func (e busyError) Error() string {
 	return fmt.Sprintf("%d others wait to be issued, and %d a minute may begin: raise MaxPerMinute if the issuer can take more", e.waiting, e.perMinute)
 }
 
@@ -59,7 +59,7 @@ func (g *gate) enter(ctx context.Context, name string, p place) error {
 	g.mu.Lock()
 	if n := g.queues[0].Len(); !p.renewal && n >= g.perMinute {
 		g.mu.Unlock()
-		return errBusy{n, g.perMinute}
+		return busyError{n, g.perMinute}
 	}
 	if g.admit == nil {
 		g.admit = make(map[string]chan struct{})

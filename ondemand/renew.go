@@ -22,7 +22,7 @@ func (s *Source) land(f *flight) {
 		s.armLocked(e, time.Unix(0, e.next.Load()))
 		return
 	}
-	if errors.As(e.err, new(errBusy)) {
+	if errors.As(e.err, new(busyError)) {
 		t.dropLocked(e) // or clients that make up names could fill the table
 		return
 	}
