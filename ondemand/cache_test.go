@@ -174,6 +174,7 @@ func (m *memory) Put(_ context.Context, name string, data []byte) error {
 }
 
 func (m *memory) Delete(_ context.Context, name string) error {
+	time.Sleep(m.slow)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.kept, name)
@@ -291,11 +292,18 @@ func TestRemove(t *testing.T) {
 			if len(cache.kept) != 0 {
 				t.Error("it is still kept")
 			}
-			if mustGet(t, s, name) == first {
+			second := mustGet(t, s, name)
+			if second == first {
 				t.Error("it is still served")
 			}
 			time.Sleep(2 * time.Second)
-			if err := s.Remove(t.Context(), name); err != nil {
+			removed := make(chan error)
+			go func() { removed <- s.Remove(t.Context(), name) }()
+			synctest.Wait() // it is being removed
+			if mustGet(t, s, name) == second {
+				t.Error("it is served while it is removed")
+			}
+			if err := errors.Join(<-removed, s.Remove(t.Context(), name)); err != nil {
 				t.Fatal(err)
 			}
 		}

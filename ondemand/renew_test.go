@@ -253,14 +253,20 @@ func TestWithdrawn(t *testing.T) {
 		var no error
 		s := &ondemand.Source{Issuer: ca, Allow: func(context.Context, string) error { return no }}
 		defer s.Close()
-		mustGet(t, s, "www.example.com")
+		first := mustGet(t, s, "www.example.com")
 		no = errors.New("the customer has left")
 		for range 59 {
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			mustGet(t, s, "www.example.com")
 		}
-		time.Sleep(2 * time.Minute)
+		for range 30 { // while the failure is the answer, and after
+			time.Sleep(10 * time.Second)
+			_, err := s.GetCertificate(hello("www.example.com"))
+			if time.Until(first.Leaf.NotAfter) < 0 && !errors.Is(err, ondemand.ErrNotAllowed) {
+				t.Errorf("%v, want that it is not allowed", err)
+			}
+		}
 		fails(t, s, "www.example.com", "the customer has left")
 		ca.once(t, 1, "www.example.com")
 		time.Sleep(10 * time.Minute)
@@ -268,6 +274,42 @@ func TestWithdrawn(t *testing.T) {
 		if n := s.InMemory(); n != 0 {
 			t.Errorf("%d names are in memory, want none", n)
 		}
+	})
+}
+
+// TestWithdrawnAfterFailure asks Allow again before the issuer is asked again.
+func TestWithdrawnAfterFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFront(t, localca.Config{})
+		ca.set(0, errDown)
+		var no error
+		s := &ondemand.Source{Issuer: ca, Allow: func(context.Context, string) error { return no }}
+		defer s.Close()
+		fails(t, s, "www.example.com", "connection refused")
+		ca.set(0, nil)
+		no = errors.New("the customer has left")
+		time.Sleep(2 * time.Second)
+		fails(t, s, "www.example.com", "the customer has left")
+		ca.once(t, 1, "www.example.com")
+	})
+}
+
+// TestOwnReturns has the service's own certificate back after an outage that outlasted it,
+// before anybody asks for it.
+func TestOwnReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFront(t, localca.Config{Lifetime: time.Hour})
+		s := &ondemand.Source{Issuer: ca, CommonName: "web.internal"}
+		defer s.Close()
+		mustGet(t, s, "web.internal")
+		ca.set(0, errDown)
+		time.Sleep(24 * time.Hour)
+		fails(t, s, "web.internal", "connection refused")
+		ca.set(0, nil)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		ca.set(0, errDown)
+		mustGet(t, s, "web.internal")
 	})
 }
 

@@ -194,7 +194,7 @@ func TestUsage(t *testing.T) {
 		{x509.ExtKeyUsageClientAuth, "lacks the extended key usage serverAuth", ""},
 		{x509.ExtKeyUsageCodeSigning, "lacks the extended key usage clientAuth", "lacks the extended key usage clientAuth"},
 	} {
-		s := &ondemand.Source{Issuer: newUsageCA(t, test.usage), CommonName: "web.internal", Allow: ondemand.Names("*.internal")}
+		s := &ondemand.Source{Issuer: newPlainCA(t, test.usage), CommonName: "web.internal", Allow: ondemand.Names("*.internal")}
 		says := func(err error, want string) {
 			t.Helper()
 			if (err == nil) != (want == "") || err != nil && (!errors.Is(err, issuer.ErrWrongUsage) || !strings.Contains(err.Error(), want)) {
@@ -209,45 +209,72 @@ func TestUsage(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	s := &ondemand.Source{Issuer: newUsageCA(t, x509.ExtKeyUsageClientAuth), Allow: ondemand.Names("*.internal")}
+	s := &ondemand.Source{Issuer: newPlainCA(t, x509.ExtKeyUsageClientAuth), Allow: ondemand.Names("*.internal")}
 	defer s.Close()
 	fails(t, s, "a.internal", "the issuer's answer", "lacks the extended key usage serverAuth")
 }
 
-// A usageCA issues certificates for one use.
-type usageCA struct {
-	cert  *x509.Certificate
-	key   crypto.Signer
-	usage x509.ExtKeyUsage
+// A plainCA issues certificates of a day for one use, by an intermediate of an hour.
+type plainCA struct {
+	root, intermediate *x509.Certificate
+	key                crypto.Signer // of both
+	usage              x509.ExtKeyUsage
 }
 
-func newUsageCA(t *testing.T, usage x509.ExtKeyUsage) *usageCA {
+func newPlainCA(t *testing.T, usage x509.ExtKeyUsage) *plainCA {
 	t.Helper()
 	key, err := issuer.ECDSAP256.Generate()
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		Subject: pkix.Name{CommonName: "CA of a test"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte{1},
+	ca := &plainCA{key: key, usage: usage}
+	sign := func(name string, parent *x509.Certificate, life time.Duration) *x509.Certificate {
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(life),
+			Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte(name),
+		}
+		if parent == nil {
+			parent = template
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &usageCA{cert, key, usage}
+	ca.root = sign("Root of a test", nil, 1000*time.Hour)
+	ca.intermediate = sign("CA of a test", ca.root, time.Hour)
+	return ca
 }
 
-func (ca *usageCA) Issue(_ context.Context, csr *x509.CertificateRequest, _ time.Duration) ([][]byte, error) {
+func (ca *plainCA) Issue(_ context.Context, csr *x509.CertificateRequest, _ time.Duration) ([][]byte, error) {
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: ca.cert.NotBefore, NotAfter: ca.cert.NotAfter,
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
 		DNSNames: csr.DNSNames, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{ca.usage},
-	}, ca.cert, csr.PublicKey, ca.key)
-	return [][]byte{der, ca.cert.Raw}, err
+	}, ca.intermediate, csr.PublicKey, ca.key)
+	return [][]byte{der, ca.intermediate.Raw, ca.root.Raw}, err
+}
+
+// TestIntermediate serves nothing that clients refuse for an intermediate which has ended.
+func TestIntermediate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newPlainCA(t, x509.ExtKeyUsageServerAuth)
+		s := &ondemand.Source{Issuer: ca, CommonName: "web.internal"}
+		defer s.Close()
+		first := mustGet(t, s, "web.internal")
+		time.Sleep(41 * time.Minute)
+		synctest.Wait()
+		if mustGet(t, s, "web.internal") == first {
+			t.Error("not renewed with a third of the intermediate's life left")
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		fails(t, s, "web.internal", "has expired")
+	})
 }
 
 func TestKeys(t *testing.T) {
