@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"io"
 	"maps"
 	"math/big"
 	"net/http"
@@ -30,8 +29,10 @@ const (
 	pathCert     = "/certZ/"
 )
 
-// A fault answers instead of a CA, or by what it answers.
-type fault func(w http.ResponseWriter, r *http.Request, next http.Handler)
+// The faults that other tests have, too.
+var says, sends, hangs = acmetest.Says, acmetest.Sends, acmetest.Hangs
+
+type fault = acmetest.Fault
 
 // A front stands before a CA and has one fault at a time.
 type front struct {
@@ -77,35 +78,6 @@ func (f *front) met() int {
 	return f.seen
 }
 
-// says answers with a problem of a type; header is "Name: value".
-func says(status int, kind, detail string, header ...string) fault {
-	body, err := json.Marshal(map[string]any{"type": "urn:ietf:params:acme:error:" + kind, "detail": detail, "status": status})
-	if err != nil {
-		panic(err)
-	}
-	return sends(status, "application/problem+json", string(body), header...)
-}
-
-// sends answers with a body. The nonce is the CA's own, so that the next request
-// fails of nothing else.
-func sends(status int, contentType, body string, header ...string) fault {
-	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		seen := httptest.NewRecorder()
-		ask := httptest.NewRequestWithContext(r.Context(), http.MethodGet, "/nonce-plz", nil)
-		ask.Header.Set("User-Agent", "test")
-		next.ServeHTTP(seen, ask)
-		w.Header().Set("Replay-Nonce", seen.Header().Get("Replay-Nonce"))
-		w.Header().Set("Content-Type", contentType)
-		for _, line := range header {
-			name, value, _ := strings.Cut(line, ": ")
-			w.Header().Set(name, value)
-		}
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	}
-}
-
 // stays has what is looked at stay in a state instead of coming to another, with
 // a Retry-After if that is not "".
 func stays(status, instead, retryAfter string) fault {
@@ -126,13 +98,6 @@ func stays(status, instead, retryAfter string) fault {
 		w.WriteHeader(seen.Code)
 		_ = json.NewEncoder(w).Encode(answer) // the client may be gone
 	}
-}
-
-// hangs never answers.
-func hangs(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-	_, _ = io.Copy(io.Discard, r.Body)
-	<-r.Context().Done()
-	panic(http.ErrAbortHandler)
 }
 
 // signs has the CA sign something else than it was asked to: the leaf as changed,

@@ -4,7 +4,6 @@ package acme_test
 
 import (
 	"encoding/json"
-	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -35,8 +34,10 @@ type front struct {
 	faults map[string]fault // by the path's beginning
 }
 
-// A fault answers instead of Pebble, or by it.
-type fault func(w http.ResponseWriter, r *http.Request, next http.Handler)
+// The faults that other tests have, too.
+var says, sends, hangs = acmetest.Says, acmetest.Sends, acmetest.Hangs
+
+type fault = acmetest.Fault
 
 func before(t testing.TB, pebble *acmetest.CA) *front {
 	t.Helper()
@@ -77,35 +78,6 @@ func (f *front) count(path string) int {
 	return f.counts[strings.Trim(path, "/")]
 }
 
-// says answers with a status and a problem of a type; header is "Name: value".
-func says(status int, kind, detail string, header ...string) fault {
-	body, err := json.Marshal(map[string]any{"type": "urn:ietf:params:acme:error:" + kind, "detail": detail, "status": status})
-	if err != nil {
-		panic(err)
-	}
-	return sends(status, "application/problem+json", string(body), header...)
-}
-
-// sends answers with a body. The nonce is Pebble's, so that the next request is
-// refused for nothing else.
-func sends(status int, contentType, body string, header ...string) fault {
-	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		seen := httptest.NewRecorder()
-		ask := httptest.NewRequestWithContext(r.Context(), http.MethodGet, "/nonce-plz", nil)
-		ask.Header.Set("User-Agent", "test")
-		next.ServeHTTP(seen, ask)
-		w.Header().Set("Replay-Nonce", seen.Header().Get("Replay-Nonce"))
-		w.Header().Set("Content-Type", contentType)
-		for _, line := range header {
-			name, value, _ := strings.Cut(line, ": ")
-			w.Header().Set(name, value)
-		}
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	}
-}
-
 // changes lets Pebble answer and changes the JSON of it.
 func changes(change func(http.Header, map[string]any)) fault {
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -120,13 +92,6 @@ func changes(change func(http.Header, map[string]any)) fault {
 		w.WriteHeader(seen.Code)
 		_ = json.NewEncoder(w).Encode(answer)
 	}
-}
-
-// hangs never answers, not even one who has just given up.
-func hangs(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-	_, _ = io.Copy(io.Discard, r.Body)
-	<-r.Context().Done()
-	panic(http.ErrAbortHandler)
 }
 
 // once lets a fault happen once.
