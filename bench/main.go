@@ -142,6 +142,8 @@ func (b *bench) works() []work {
 		work{"handshake", b.handshake},
 		work{"order", b.order},
 		work{"renew", b.renew},
+		work{"issue by the built-in CA", b.private},
+		work{"renew by the built-in CA", b.renewPrivate},
 		work{"replace during handshakes", b.turn})
 }
 

@@ -50,6 +50,8 @@ func TestQuick(t *testing.T) {
 		"order a certificate":                             {"every ms", "adaptive", "acmez"},
 		"renew, one after the other":                      {"Keyturn's client", "acmez, every ms", nameInMemory, nameOnNATS},
 		"renew, 8 at once":                                {"Keyturn's client", "acmez, every ms", nameInMemory, nameOnNATS},
+		"issue, from the key on":                          {nameX509, nameLocal, nameLimited},
+		"renew by the built-in CA, 8 at once":             {nameAppend, nameManaged},
 		"1,000 handshakes while replacing":                {nameStore, nameStore, nameStore},
 	} {
 		if !slices.Equal(got[work], want) {

@@ -40,6 +40,9 @@ type managed struct {
 	mu    sync.Mutex
 	turns map[string]uint64 // guarded by mu; the newest generation by id
 	told  chan struct{}     // that it changed
+
+	signers []*seal.VerifyKey  // what a replica believes
+	keys    []*seal.PrivateKey // what it opens certificates with
 }
 
 // manageInMemory returns a manager's surroundings whose bus writes nothing down.
@@ -92,7 +95,10 @@ func (m *managed) close() {
 }
 
 // begin has a manager make n certificates of a CA, and look after them.
-func (m *managed) begin(ca *acmetest.CA, n int) error {
+func (m *managed) begin(ca *acmetest.CA, n int) error { return m.beginWith(sharedConfig(ca), n) }
+
+// beginWith is begin for a shared configuration.
+func (m *managed) beginWith(shared string, n int) error {
 	identity, err := seal.NewIdentity()
 	if err != nil {
 		return err
@@ -101,6 +107,7 @@ func (m *managed) begin(ca *acmetest.CA, n int) error {
 	if err != nil {
 		return err
 	}
+	m.signers, m.keys = []*seal.VerifyKey{identity.Signing.Public()}, []*seal.PrivateKey{group}
 	m.turns, m.told = make(map[string]uint64), make(chan struct{}, 1)
 	if m.m, err = manager.New(manager.Config{
 		Log: m.log, Identity: identity, Logger: slog.New(slog.DiscardHandler), Changed: m.changed,
@@ -118,7 +125,7 @@ func (m *managed) begin(ca *acmetest.CA, n int) error {
 	if err := m.m.AddGroup(ctx, manager.DefaultGroup, group.Public()); err != nil {
 		return err
 	}
-	if _, err := m.m.UpdateConfig(ctx, []byte(sharedConfig(ca)), bus.Position{}); err != nil {
+	if _, err := m.m.UpdateConfig(ctx, []byte(shared), bus.Position{}); err != nil {
 		return err
 	}
 	for i := range n {
