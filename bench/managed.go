@@ -58,8 +58,9 @@ func (b *bench) manageOnNATS() (_ *managed, err error) {
 			m.close()
 		}
 	}()
-	dir, quiet := filepath.Join(b.dir, "manager"), slog.New(slog.DiscardHandler)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	quiet := slog.New(slog.DiscardHandler)
+	dir, err := os.MkdirTemp(b.dir, "manager-")
+	if err != nil {
 		return nil, err
 	}
 	server, err := embedded.Start(embedded.Config{Dir: filepath.Join(dir, "bus"), Listen: "127.0.0.1:0", Logger: quiet})
