@@ -69,8 +69,8 @@ type Config struct {
 	// or where it returns none, another manager has to.
 	Keys func(group string) ([]*seal.PrivateKey, error)
 	// Solvers makes a solver of the shared configuration from its name, its settings
-	// and the name servers to ask, and says which types of challenges it answers. With
-	// nil, only replicas answer challenges.
+	// and the name servers to ask, and says which types of challenges it answers.
+	// It may be called for several at once. With nil, only replicas answer challenges.
 	Solvers func(name string, c config.Solver, resolvers []string) (s solver.Solver, types []string, err error)
 	// Revoked, if not nil, is told of the bus users, sorted, whose rights were
 	// taken away: by Run at its start and whenever there are others, and by what
