@@ -26,6 +26,7 @@ var toldRows = []toldRow{
 	{"manager: TestChallengesThatNobodyWouldAnswer", "`no replica of group … is live`", (&UnansweredError{Group: "web"}).Error()},
 	{"manager: TestUnansweredChallengesNameWhoDoesNot", "`the challenge … is answered by", (&UnansweredError{Answered: 1, Of: 2}).Error()},
 	{"solver/dns: TestWaitsForAllServers", "`the TXT record …", (&dns.PropagationError{}).Error()},
+	{"manager: TestAnUnfinishedCertificate", "`the order stays, and is gone on with by whoever runs`", (&UnfinishedError{}).Error()},
 	{"e2e: TestACMEKill", "the manager is killed", ""},
 	{"manager: TestAnOrderIsWrittenDownFirst", "the bus is down", ""},
 	{"manager: TestAHoldIsWrittenOnce", "a renewal is late", ""},
