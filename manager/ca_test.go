@@ -337,7 +337,7 @@ func TestPolicyOfTheBuiltInCA(t *testing.T) {
 		}
 	}
 	// An issuer that stands in is asked only when it is its turn, and refuses then.
-	stand, err := m.Make(t.Context(), Request{Names: []string{"c.test"}, Issuer: "any", Fallbacks: []string{"internal"}})
+	stand, err := m.Make(t.Context(), Request{Names: []string{"c.example"}, Group: "other", Issuer: "any", Fallbacks: []string{"internal"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +349,7 @@ func TestPolicyOfTheBuiltInCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.order(t.Context(), &keeper{latest: stand}, with, d); !errors.Is(err, issuer.ErrRefused) {
+	if _, err := m.order(t.Context(), &keeper{latest: stand}, with, d); !errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), `group "other"`) {
 		t.Error(err)
 	}
 }
@@ -434,5 +434,22 @@ func TestInitCAAtOnce(t *testing.T) {
 	wg.Wait()
 	if list, err := m.Issuers(t.Context()); err != nil || len(list) != managers {
 		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// TestRevokedStaysRevoked: what a manager wrote who is none any more is signed anew
+// by those who stay, so that nothing that is revoked comes back.
+func TestRevokedStaysRevoked(t *testing.T) {
+	f, m := newFleet(t)
+	b := f.as(t, f.other(t, m, "b", ""), f.identity.Signing.Public())
+	leaf := signed(t, b, 0, "a.example")
+	if _, err := b.RevokeSerial(t.Context(), "", leaf.SerialNumber.Bytes(), issuer.Superseded); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.RevokeSigner(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if n, list := revokedBy(t, m, ""); n != 1 || list[leaf.SerialNumber.String()] != 4 {
+		t.Errorf("list %d has %v", n, list)
 	}
 }

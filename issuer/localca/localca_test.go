@@ -271,6 +271,7 @@ func TestRefused(t *testing.T) {
 		"there is no request":           nil,
 		"101 subject alternative names": request(t, x509.CertificateRequest{DNSNames: many}, key),
 		"tag 1":                         request(t, x509.CertificateRequest{EmailAddresses: []string{"a@example.com"}}, key),
+		"is in the form of IPv6":        request(t, san(7, strings.Repeat("\x00", 10)+"\xff\xff\x0a\x00\x00\x01"), key),
 		"tag 8":                         request(t, san(8, "\x2a\x03"), key), // registeredID
 		`"mailto:a" is not an absolute`: request(t, san(6, "mailto:a"), key),
 		"0 subject alternative names":   request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "www.example.com"}}, key),
