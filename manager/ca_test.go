@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 	"sync"
@@ -262,32 +261,29 @@ func TestRevokedUntilItsEnd(t *testing.T) {
 	})
 }
 
-// TestFullRecords: what cannot be remembered is not handed out.
+// TestFullRecords: what cannot be remembered is not signed by hand, and there is room
+// left to revoke. What managers renew is not bound by it.
 func TestFullRecords(t *testing.T) {
 	_, m := newFleet(t)
-	b, err := m.builtIn(t.Context(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, shard := range shards {
-		if err := b.updateRecords(t.Context(), shard, func(r *event.CARecords) error {
-			for i := range event.MaxCARecords {
-				serial := new(big.Int).SetUint64(uint64(i+1)<<4 + uint64(slices.Index(shards, shard)))
-				r.Records = append(r.Records, event.CARecord{Serial: serial.Bytes(), NotAfter: time.Now().Add(time.Hour)})
-			}
-			slices.SortFunc(r.Records, func(a, b event.CARecord) int { return bySerial(a, b.Serial) })
-			return nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	csr, err := issuer.NewRequest(newSigner(t), []string{"a.example"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	leaf := make1(t, m, "a.example")
 	var invalid *InvalidError
-	if chain, err := m.SignByHand(t.Context(), "", csr, 0); !errors.As(err, &invalid) || chain != nil || !strings.Contains(err.Error(), "remembers as many certificates as it can") {
-		t.Errorf("%d certificates, %v", len(chain), err)
+	if err := full(t.Context(), t, m, maxByHand-1); err != nil {
+		t.Error(err)
+	}
+	if err := full(t.Context(), t, m, maxByHand); !errors.As(err, &invalid) {
+		t.Error(err)
+	}
+	if _, err := m.RevokeLeaf(t.Context(), "", leafOf(t, make1(t, m, "b.example")), 0); err != nil {
+		t.Error(err)
+	}
+	if err := full(t.Context(), t, m, event.MaxCARecords); !errors.As(err, &invalid) {
+		t.Error(err)
+	}
+	if err := m.Revoke(t.Context(), leaf.ID, RevokeOptions{}); !errors.As(err, &invalid) {
+		t.Error(err)
+	}
+	if _, err := m.Renew(t.Context(), leaf.ID, event.ReasonRenewal); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -16,6 +16,10 @@ import (
 // listShard has the number of the newest list of what is revoked.
 const listShard = "0"
 
+// maxByHand is how many records a shard has when nothing more is signed by hand: the
+// rest is for what has to be revoked.
+const maxByHand = event.MaxCARecords * 3 / 4
+
 // caRecords reads a shard of what a built-in CA remembers; an empty one if there is
 // none yet. Unlike a budget, one that cannot be believed is an error: what is
 // revoked must not be forgotten.
@@ -54,7 +58,11 @@ func (b *builtIn) note(ctx context.Context, r event.CARecord, change func(*event
 	return b.updateRecords(ctx, shardOf(r.Serial), func(all *event.CARecords) error {
 		i, known := slices.BinarySearchFunc(all.Records, r.Serial, bySerial)
 		if !known {
-			if len(all.Records) >= event.MaxCARecords {
+			most := event.MaxCARecords
+			if !r.Signed.IsZero() {
+				most = maxByHand
+			}
+			if len(all.Records) >= most {
 				return &InvalidError{fmt.Sprintf("issuer %q remembers as many certificates as it can that are signed by hand or revoked, and have not ended: sign for less time, have a manager renew them, or make another issuer", b.name)}
 			}
 			all.Records = slices.Insert(all.Records, i, r)
