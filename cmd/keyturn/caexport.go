@@ -49,6 +49,13 @@ sealed to the managers.`,
 			if what == "chain" && der {
 				return usagef("a chain is several certificates, and --der is for one: leave it out")
 			}
+			asJSON, err := formatOf(cmd)
+			if err != nil {
+				return err
+			}
+			if asJSON && der && out == "" {
+				return usagef("JSON holds PEM: leave --der out, or give --out")
+			}
 			return onCA(cmd, func(ctx context.Context, m *manager.Manager, name string) error {
 				kind, parts, err := exported(ctx, m, name, what)
 				if err != nil {
@@ -91,9 +98,21 @@ func encoded(kind string, parts [][]byte, der bool) []byte {
 	return text.Bytes()
 }
 
+// exportedRow is what is exported, as PEM.
+type exportedRow struct {
+	Exported string `json:"exported"`
+	PEM      string `json:"pem"`
+}
+
 // deliver writes what was exported to a file, or prints it.
 func deliver(cmd *cobra.Command, what, out string, data []byte) error {
-	if out == "" {
+	asJSON, err := formatOf(cmd)
+	switch {
+	case err != nil:
+		return err
+	case out == "" && asJSON:
+		return printJSON(cmd, exportedRow{what, string(bytes.TrimSpace(data))})
+	case out == "":
 		_, err := cmd.OutOrStdout().Write(data)
 		return err
 	}
