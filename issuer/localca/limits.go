@@ -58,16 +58,6 @@ func (c Config) Permits(names []string, usages ...x509.ExtKeyUsage) error {
 	return l.permits(names, usages)
 }
 
-// Check returns an error if the configuration is wrong in itself.
-func (c Config) Check() error {
-	c, err := c.complete()
-	if err != nil {
-		return err
-	}
-	_, err = c.limits()
-	return err
-}
-
 // Permitted and Excluded return the name constraints in the CA's certificates.
 func (ca *CA) Permitted() policy.Names { return ca.limits.constraints.Permitted() }
 
