@@ -119,14 +119,6 @@ func readURI(pattern string) (string, error) {
 	return "", fmt.Errorf("%.80q is not a URI with a host, and nothing else but \"/*\" at its end", pattern)
 }
 
-// Names returns the patterns.
-func (r *Rules) Names() Names {
-	if r == nil {
-		return Names{}
-	}
-	return r.names
-}
-
 // Usages returns what certificates may be for.
 func (r *Rules) Usages() []x509.ExtKeyUsage {
 	if r == nil || len(r.usages) == 0 {
