@@ -54,14 +54,7 @@ func TestChallengeServer(t *testing.T) {
 // serve answers with what the function makes of a question; nil is no answer.
 func serve(t testing.TB, answer func(q *dns.Msg) []byte) string {
 	t.Helper()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := listen(t)
 	h := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		if b := answer(q); b != nil {
 			_, _ = w.Write(b) // the test sees it at the other end
@@ -75,6 +68,24 @@ func serve(t testing.TB, answer func(q *dns.Msg) []byte) string {
 		t.Cleanup(func() { _ = s.Shutdown(); <-ended })
 	}
 	return udp.LocalAddr().String()
+}
+
+// listen takes a port that is free for both UDP and TCP.
+func listen(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		_ = udp.Close()
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return nil, nil
 }
 
 // reply packs an answer with records in the form of a zone file.
