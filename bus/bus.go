@@ -132,7 +132,8 @@ type Log interface {
 
 	// Follow yields every key of the scope whose newest entry lies after from,
 	// in the order of their positions, then one caught-up mark, then what is
-	// appended from then on. Entries that were superseded may be missing. It
+	// appended from then on. Entries that were superseded may be missing. One that
+	// was lost on its way comes when that is noticed, though it lies before others. It
 	// ends with the first error: ErrPosition if from is not in this log,
 	// ctx.Err() when ctx ends, or what the bus failed with; the follower then
 	// follows again from the last position it took. The yielded data belong to

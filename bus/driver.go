@@ -29,6 +29,9 @@ const (
 	// that has its own, such as AWS, needs none.
 	ReplicaCreds = "replica.creds"
 	ManagerCreds = "manager.creds"
+	// MonitorCreds holds the credentials by which an engine of one's own is asked how
+	// it writes to the disk, where Options.Monitor does not say otherwise.
+	MonitorCreds = "monitor.creds"
 )
 
 // A Conn is a tenant's log, and its board, over a connection of its own.
@@ -49,6 +52,9 @@ type Options struct {
 	// Creds is the file name of the credentials in the directory; "" is
 	// ReplicaCreds.
 	Creds string
+	// Monitor is where an engine of one's own says how it writes to the disk, in the
+	// engine's form; "" is the directory's MonitorCreds, and nowhere without them.
+	Monitor string
 	// Tenant is "default" if empty.
 	Tenant string
 	// Name tells the bus who connects; "" is "keyturn".

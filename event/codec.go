@@ -63,11 +63,12 @@ func encodeChecked(m message) ([]byte, error) {
 }
 
 func decode(b []byte, m message) error {
+	c := codec{decoding: true}
 	for len(b) > 0 {
 		if len(b) < 6 {
 			return fmt.Errorf("%w: a cut field", ErrMalformed)
 		}
-		c := codec{decoding: true, tag: tag(binary.BigEndian.Uint16(b))}
+		c.tag, c.known = tag(binary.BigEndian.Uint16(b)), false
 		n := binary.BigEndian.Uint32(b[2:])
 		b = b[6:]
 		if uint64(n) > uint64(len(b)) {

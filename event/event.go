@@ -76,6 +76,9 @@ type Body interface {
 	message
 }
 
+// Key returns the only key under which a body may stand.
+func Key(b Body) string { return b.key() }
+
 // Fields of the payload.
 const (
 	tagType tag = iota + 1

@@ -34,6 +34,12 @@ const (
 	BudgetScope  = "budget"       // what was asked of issuers
 )
 
+// Scopes of which single keys are read.
+const (
+	NamesScope     = "names"
+	ChallengeScope = "challenge"
+)
+
 // NewID makes the id of a managed certificate: 8 random bytes as 11 base64url
 // characters (RFC 4648 section 5, without padding), never starting with "-",
 // which a command line would take for a flag.
@@ -91,7 +97,7 @@ func BudgetKey(issuer, shard string) string { return BudgetScope + "/" + issuer 
 
 // ChallengesKey is the key of what a group's replicas answer CAs. It is a scope
 // of its own that they follow.
-func ChallengesKey(group string) string { return "challenge/" + group }
+func ChallengesKey(group string) string { return ChallengeScope + "/" + group }
 
 // GroupKey is the key of a group's public key.
 func GroupKey(group string) string { return GroupsScope + "/" + group }
@@ -135,5 +141,5 @@ func NamesKey(group string, names []string) string {
 		h.Write([]byte(s))
 		h.Write([]byte{0})
 	}
-	return "names/" + hex.EncodeToString(h.Sum(nil)[:16])
+	return NamesScope + "/" + hex.EncodeToString(h.Sum(nil)[:16])
 }

@@ -95,7 +95,7 @@ func (c *Config) Open(tenant string, keys []*seal.PrivateKey) ([]byte, error) {
 }
 
 // IssuerState is what a named issuer keeps on the bus for all managers: the
-// built-in CA's keys, an ACME account.
+// built-in CA's keys, an ACME account, or its kind alone.
 type IssuerState struct {
 	Name string
 	// Kind is the issuer's type in the configuration, such as "local".
@@ -104,7 +104,7 @@ type IssuerState struct {
 	// the issuer is its own root.
 	Roots [][]byte
 	// Sealed is the issuer's own encoding, sealed to the managers under
-	// Associated.
+	// Associated; empty for one that keeps nothing.
 	Sealed []byte
 }
 
@@ -129,7 +129,7 @@ func (s *IssuerState) check() error {
 	if err := CheckName(s.Name); err != nil {
 		return fmt.Errorf("the issuer: %w", err)
 	}
-	return sealedIsThere(s.Sealed)
+	return nil
 }
 
 // Associated is the associated data that Sealed is bound to.

@@ -30,8 +30,12 @@ const (
 	ReasonRollback = "rollback"
 	// ReasonImported: it was brought along, not issued here.
 	ReasonImported = "imported"
+	// ReasonRestored: the log had lost it, and a replica held it still.
+	ReasonRestored = "restored"
 	// ReasonCA: the CA asked for it (RFC 9773), before the schedule would have.
 	ReasonCA = "ca"
+	// ReasonChanged: another issuer or profile was chosen for it.
+	ReasonChanged = "changed"
 )
 
 // State is what managers know of one managed certificate. Appending it is the

@@ -241,6 +241,7 @@ func create(path string, text []byte, mode fs.FileMode) error {
 	return nil
 }
 
+// readPEM returns what a power cut does not take back: it is used.
 func readPEM(path string, private bool) ([]*pem.Block, error) {
 	read := durable.ReadTrusted
 	if private {
@@ -250,6 +251,7 @@ func readPEM(path string, private bool) ([]*pem.Block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading keys: %w", err)
 	}
+	durable.Settle(path)
 	blocks, err := parsePEM(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading keys from %s: %w", path, err)

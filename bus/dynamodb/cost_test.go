@@ -48,6 +48,14 @@ func TestCosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	spent("get", 1, map[string]int{"GetItem": 1})
+	if _, err := l.Durability(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	spent("durability", 1+1, map[string]int{"GetItem": 1, "Query": 1})
+	if _, err := l.Count(t.Context(), []string{"group"}); err != nil {
+		t.Fatal(err)
+	}
+	spent("count: the keys with one first part", 0.5, map[string]int{"Query": 1})
 
 	next, stop := iter.Pull2(l.Follow(t.Context(), "group/web", bus.Position{}))
 	defer stop()

@@ -3,6 +3,8 @@
 package dynamodb_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,22 +12,48 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/bus/dynamodb"
 	"github.com/keyturn/keyturn/internal/dynamolocal"
 )
 
-// TestExplain holds that each error tells where the table was looked for, and
-// what to do.
-func TestExplain(t *testing.T) {
+// TestExplainEnded holds that who waits no longer hears what the last attempt failed
+// with, and not only that he waited.
+func TestExplainEnded(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "test")
+	t.Setenv("AWS_MAX_ATTEMPTS", "100") // more than anybody waits for
+	log, err := dynamodb.Connect(dynamodb.Options{URL: "dynamodb://nonesuch?region=" + dynamolocal.Region + "&endpoint=" + gone(t), Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	enough := errors.New("waited long enough")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, enough)
+	defer cancel()
+	err = log.Connected(ctx)
+	if !errors.Is(err, enough) || !strings.Contains(err.Error(), "does not answer") || !strings.Contains(err.Error(), "connection refused") {
+		t.Error(err)
+	}
+}
+
+// gone returns the URL of an endpoint that nobody listens at.
+func gone(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := "http://" + l.Addr().String()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return "http://" + l.Addr().String()
+}
+
+// TestExplain holds that each error tells where the table was looked for, and
+// what to do.
+func TestExplain(t *testing.T) {
+	gone := gone(t)
 	refusing := func(code string) string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/x-amz-json-1.0")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	api "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/smithy-go"
@@ -24,13 +25,17 @@ var (
 func call[In, Out any](ctx context.Context, l *Log, do func(context.Context, *In, ...func(*api.Options)) (*Out, error), in *In) (*Out, error) {
 	bound, end := l.bind(ctx)
 	defer end()
-	out, err := do(bound, in)
+	var failed error
+	out, err := do(bound, in, remember(&failed))
 	if err == nil {
 		l.reached(nil)
 		return out, nil
 	}
-	if cause := context.Cause(bound); cause != nil {
-		return nil, cause // the caller's end, or Close
+	if cause := context.Cause(bound); cause != nil { // the caller's end, or Close
+		if failed == nil {
+			return nil, cause
+		}
+		return nil, &endedError{why: explain(l.api, l.table, failed), cause: cause}
 	}
 	err = explain(l.api, l.table, err)
 	if answered(err) {
@@ -39,6 +44,37 @@ func call[In, Out any](ctx context.Context, l *Log, do func(context.Context, *In
 		l.reached(err)
 	}
 	return nil, err
+}
+
+// An endedError is that a request was ended before it was answered, between attempts
+// that failed.
+type endedError struct {
+	why   error // of the last attempt, explained
+	cause error
+}
+
+func (e *endedError) Error() string   { return fmt.Sprintf("%v (%v)", e.why, e.cause) }
+func (e *endedError) Unwrap() []error { return []error{e.why, e.cause} }
+
+// remember has a request keep what its last attempt failed with: where it is ended
+// while it waits for the next one, the SDK tells of the waiting alone.
+func remember(failed *error) func(*api.Options) {
+	return func(o *api.Options) {
+		if r, ok := o.Retryer.(aws.RetryerV2); ok {
+			o.Retryer = remembering{r, failed}
+		}
+	}
+}
+
+type remembering struct {
+	aws.RetryerV2
+	failed *error
+}
+
+// IsErrorRetryable implements aws.Retryer.
+func (r remembering) IsErrorRetryable(err error) bool {
+	*r.failed = err
+	return r.RetryerV2.IsErrorRetryable(err)
 }
 
 // bind returns a context that ends with ctx and when the log is closed.
@@ -72,10 +108,11 @@ func (l *Log) Close() {
 // also the one that there is no such log yet, else why there is none.
 func (l *Log) Connected(ctx context.Context) error {
 	_, err := l.ask(ctx)
+	_, said := errors.AsType[*endedError](err)
 	switch {
 	case err == nil, errors.Is(err, errNoLog):
 		return nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !said:
 		return fmt.Errorf("%s has not answered: are endpoint and region right, and can this host reach it?: %w", service(l.api), err)
 	}
 	return err

@@ -31,9 +31,15 @@ type Options struct {
 	// RootsFile holds the CA certificates (PEM) that the bus is known by, read at
 	// every attempt to connect; "" means those of the system.
 	RootsFile string
+	// rootsLater says that the roots are the system's while there is no such file.
+	rootsLater bool
 	// Creds is the path of a NATS credentials file, read at every attempt to
 	// connect; "" is none.
 	Creds string
+	// Monitor is where servers say how they write to the disk: the URLs of their
+	// monitoring ports, with commas, or the path of a credentials file of their
+	// system account; "" is nowhere. The embedded server says it by itself.
+	Monitor string
 	// Tenant is "default" if empty.
 	Tenant string
 	// Name tells the server who connects; "" is "keyturn".
@@ -48,14 +54,17 @@ type conn struct {
 	nc *nats.Conn
 	js jetstream.JetStream
 
-	pinned string   // what the names of the consumers start with; "" where they are random
-	pins   sync.Map // of name to *pin
+	user user     // whose credentials were given
+	pins sync.Map // of name to *pin
 
 	// failed is why the last attempt to connect failed.
 	failed atomic.Pointer[error]
 	// denied is the last request that the server did not allow. It does not
 	// answer such a request.
 	denied atomic.Pointer[denial]
+
+	elsewhere *dialer // knows other servers; nil where the connection is not ours
+	quiet     unanswered
 }
 
 // A denial is when and why a request was not allowed.
@@ -68,8 +77,8 @@ type denial struct {
 // ends. It returns at once, whether the bus can be reached or not, and the
 // connection is sought for as long as the log is open. Only unreadable
 // credentials and malformed URLs are errors.
-func Connect(o Options) (*Log, error) {
-	dialer := &dialer{url: o.URL, urlFile: o.URLFile, rootsFile: o.RootsFile}
+func Connect(o Options) (_ *Log, err error) {
+	dialer := &dialer{url: o.URL, urlFile: o.URLFile, rootsFile: o.RootsFile, rootsLater: o.rootsLater}
 	switch {
 	case o.URL != "":
 		if _, err := parseURLs(o.URL); err != nil {
@@ -78,16 +87,14 @@ func Connect(o Options) (*Log, error) {
 	case o.URLFile == "":
 		return nil, errors.New("bus: neither a URL nor a file that holds it is given")
 	}
-	c := new(conn)
+	c := &conn{elsewhere: dialer}
 	options := append(c.options(cmp.Or(o.Logger, slog.Default()), dialer), nats.Name(cmp.Or(o.Name, "keyturn")))
 	if o.Creds != "" {
 		creds := credentials(o.Creds)
-		user, err := creds.user()
-		if err != nil {
+		if c.user, err = creds.user(); err != nil {
 			return nil, err
 		}
-		c.pinned = user.consumers
-		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(inboxPrefix(user.public)))
+		options = append(options, nats.UserJWT(creds.token, creds.sign), nats.CustomInboxPrefix(inboxPrefix(c.user.public)))
 	}
 	// The dialer knows better where to.
 	nc, err := nats.Connect("nats://127.0.0.1:1", options...)
@@ -99,7 +106,9 @@ func Connect(o Options) (*Log, error) {
 		nc.Close()
 		return nil, fmt.Errorf("bus: jetstream: %w", err)
 	}
-	return newLog(c, cmp.Or(o.Tenant, "default")), nil
+	l := newLog(c, cmp.Or(o.Tenant, "default"))
+	l.options = o
+	return l, nil
 }
 
 func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
@@ -116,6 +125,8 @@ func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
 		nats.ReconnectBufSize(-1), // an append that was not sent is an error, not a surprise for later
 		nats.IgnoreAuthErrorAbort(),
 		nats.Timeout(requestTimeout),
+		nats.PingInterval(pingEvery),
+		nats.MaxPingsOutstanding(1), // at the second without an answer the connection ends
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil && !said.before("lost: "+err.Error()) {
 				logger.Warn("the bus cannot be reached; trying on", "error", err)
@@ -141,6 +152,12 @@ func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
 		}),
 	}
 }
+
+// pingEvery is how often the server is asked whether it is still there. One that
+// hangs is given up after twice that time; that its host is gone, or the way to it,
+// the system finds out sooner (see dialer.dial). In a fleet that is current, these
+// questions are most of what there is to do.
+const pingEvery = 30 * time.Second
 
 // A memory is of what was said not long ago: a server that refuses somebody does
 // so at each of his attempts.
@@ -224,6 +241,27 @@ func (c *conn) Check() error {
 // Close implements bus.Conn.
 func (c *conn) Close() { c.nc.Close() }
 
+// ask is a request. For a moment nobody answers one, while the server puts what an account
+// may do from now on in the place of what it might before, as for a revocation: it takes
+// out all ways to JetStream, and puts them in again (nats-server's UpdateAccountClaims).
+func (c *conn) ask(ctx context.Context, subject string, data []byte) (*nats.Msg, error) {
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		answer, err := c.nc.RequestWithContext(ctx, subject, data)
+		if !errors.Is(err, nats.ErrNoResponders) || wait > maxAsk {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(wait):
+		}
+	}
+}
+
+// maxAsk is the longest wait for somebody to answer; with those before it, a third of a
+// second.
+const maxAsk = 160 * time.Millisecond
+
 // explain says in plain words what a request failed with that could not even
 // be sent, or was not answered.
 func (c *conn) explain(err error) error {
@@ -236,4 +274,12 @@ func (c *conn) explain(err error) error {
 		return fmt.Errorf("these credentials do not allow it: %w", d.err)
 	}
 	return err
+}
+
+// explained is explain, where the reason may be that the follower was ended.
+func (c *conn) explained(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errReplaced) || errors.Is(cause, errDisconnected) {
+		return cause
+	}
+	return c.explain(err)
 }

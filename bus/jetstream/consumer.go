@@ -32,11 +32,12 @@ func pinnedName(prefix, stream, scope string) string {
 	return prefix + "-" + hex.EncodeToString(h[:4])
 }
 
-// A consumer is the server's side of one Follow.
+// A consumer is the server's side of one Follow: of a whole one, or of catching up.
 type consumer struct {
 	*stream
-	scope, inbox string
-	pin          *pin // nil where the name is random
+	scope string
+	inbox string // where it delivers to
+	pin   *pin   // nil where the name is random
 }
 
 // A pin is one of a connection's pinned names. Of its followers one is in charge.
@@ -48,10 +49,10 @@ type pin struct {
 	end context.CancelCauseFunc // guarded by mu; of the follower in charge
 }
 
-func (s *stream) consumer(scope, inbox string) *consumer {
-	c := &consumer{stream: s, scope: scope, inbox: inbox}
-	if s.pinned != "" {
-		name := pinnedName(s.pinned, s.stream(), scope)
+func (s *stream) consumer(scope string) *consumer {
+	c := &consumer{stream: s, scope: scope}
+	if s.user.consumers != "" {
+		name := pinnedName(s.user.consumers, s.stream(), scope)
 		p, _ := s.pins.LoadOrStore(name, &pin{name: name})
 		c.pin = p.(*pin)
 	}
@@ -78,44 +79,50 @@ func (c *consumer) claim(ctx context.Context) (context.Context, func()) {
 // its consumers at once, which the server makes one by one.
 const setupTimeout = 3 * heartbeat
 
-// start makes the consumer. It returns from, which is zero where a board lost
-// that position, and how many messages wait.
-func (c *consumer) start(ctx context.Context, id string, from bus.Position) (_ bus.Position, pending uint64, err error) {
+// start makes the consumer, of what lies at or after from, and returns how many
+// messages wait. The error is bus.ErrPosition where from is not in the stream.
+func (c *consumer) start(ctx context.Context, id string, from bus.Position) (pending uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
 	if c.pin != nil {
 		c.pin.setup.Lock()
 		defer c.pin.setup.Unlock()
 		if ctx.Err() != nil {
-			return from, 0, context.Cause(ctx)
+			return 0, context.Cause(ctx)
 		}
 	}
-	lost := !from.IsZero() && from.Log != id
-	if !lost && from.Seq > c.reached() {
-		head, err := c.askHead(ctx)
-		if err != nil {
-			return from, 0, err
-		}
-		lost = from.Seq > head
+	if !from.IsZero() && from.Log != id {
+		return 0, bus.ErrPosition
 	}
-	if lost && !c.board {
-		return from, 0, bus.ErrPosition
+	if pending, err = c.push(ctx, from); err != nil || pending > 0 || from.Seq <= c.reached() {
+		return pending, err
 	}
-	if lost {
-		from = bus.Position{}
+	// The entry at from is gone, and none of the scope came after it; or from is
+	// the place of another scope's.
+	look := c.look()
+	if err := look.awaitHead(ctx, from.Seq); err != nil {
+		return 0, err
 	}
+	if look == c {
+		return c.push(ctx, from) // that look took its name
+	}
+	return 0, nil
+}
+
+// push makes the consumer that delivers to the inbox.
+func (c *consumer) push(ctx context.Context, from bus.Position) (pending uint64, err error) {
 	info, err := c.create(ctx, jetstream.ConsumerConfig{
 		DeliverSubject: c.inbox,
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:    from.Seq + 1,
+		OptStartSeq:    max(from.Seq, 1),
 		MaxDeliver:     1,
 		FlowControl:    true,
 		IdleHeartbeat:  heartbeat,
 	})
 	if err != nil {
-		return from, 0, err
+		return 0, err
 	}
-	return from, info.NumPending, nil
+	return info.NumPending, nil
 }
 
 // askHead asks for the stream's newest sequence, by a consumer of what is new:
@@ -135,10 +142,7 @@ func (c *consumer) askHead(ctx context.Context) (uint64, error) {
 func (c *consumer) left(ctx context.Context, after uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
-	look := &consumer{stream: c.stream, scope: c.scope, inbox: c.inbox}
-	if c.pin != nil {
-		look.pin = &pin{name: c.pin.name + lookSuffix}
-	}
+	look := c.look()
 	info, err := look.create(ctx, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
 	})
@@ -148,11 +152,23 @@ func (c *consumer) left(ctx context.Context, after uint64) (uint64, error) {
 	return info.NumPending, look.remove(ctx)
 }
 
-// hasMany reports whether a scope that a pinned user follows has more than one
-// key: left is for these alone, since each right makes his credentials longer.
+// look is a consumer of the scope beside this one; this one itself where a pinned
+// user follows a single key, since each right makes his credentials longer.
+func (c *consumer) look() *consumer {
+	look := &consumer{stream: c.stream, scope: c.scope, inbox: c.inbox}
+	if c.pin != nil && !hasMany(c.scope) {
+		return c
+	}
+	if c.pin != nil {
+		look.pin = &pin{name: c.pin.name + lookSuffix}
+	}
+	return look
+}
+
+// hasMany reports whether a scope that a pinned user follows has more than one key.
 func hasMany(scope string) bool { return strings.HasPrefix(scope, event.GroupScope("")) }
 
-// lookSuffix is what the pinned name of left's consumer ends with.
+// lookSuffix is what the pinned name of a consumer that only looks ends with.
 const lookSuffix = "-look"
 
 // create makes a consumer of the scope that goes away by itself. One of a pinned
@@ -205,12 +221,4 @@ func (c *consumer) remove(ctx context.Context) error {
 		return fmt.Errorf("removing what an earlier follower left: %w", c.explained(ctx, err))
 	}
 	return nil
-}
-
-// explained is explain, where the reason may be that the follower was ended.
-func (c *consumer) explained(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, errReplaced) || errors.Is(cause, errDisconnected) {
-		return cause
-	}
-	return c.explain(err)
 }

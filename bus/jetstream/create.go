@@ -3,6 +3,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -38,15 +39,17 @@ func Create(ctx context.Context, nc *nats.Conn, tenant, known string) (id string
 	if err != nil {
 		return "", fmt.Errorf("bus: jetstream: %w", err)
 	}
-	return create(ctx, &conn{nc: nc, js: js}, tenant, known)
+	return create(ctx, &conn{nc: nc, js: js}, tenant, known, 0)
 }
 
-func create(ctx context.Context, c *conn, tenant, known string) (id string, err error) {
+// create is Create, with a number of copies for what it makes; 0 is as many as
+// are usual.
+func create(ctx context.Context, c *conn, tenant, known string, replicas int) (id string, err error) {
 	log := &stream{conn: c, names: names{tenant: tenant}}
 	id, word, err := log.info(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound) && known == "":
-		id, word, err = log.createPatiently(ctx)
+		id, word, err = log.createPatiently(ctx, replicas)
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return "", fmt.Errorf("%w: stream %s, which held log %s, is gone: restore the server's data", bus.ErrPosition, logName(tenant), known)
 	case err == nil && known != "" && id != known:
@@ -58,45 +61,55 @@ func create(ctx context.Context, c *conn, tenant, known string) (id string, err 
 	board := &stream{conn: c, names: names{tenant: tenant, board: true}}
 	boardID, _, err := board.info(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		boardID, _, err = board.createPatiently(ctx)
+		boardID, _, err = board.createPatiently(ctx, replicas)
 	}
 	if err != nil {
 		return "", err
 	}
-	if err := log.tell(ctx, word, log.idSubject(), id); err != nil {
+	if err := log.tell(ctx, word, log, id); err != nil {
 		return "", err
 	}
-	return id, log.tell(ctx, word, board.idSubject(), boardID)
+	return id, log.tell(ctx, word, board, boardID)
 }
 
-// tell writes an id to the log, for those who may not ask for the stream.
-func (s *stream) tell(ctx context.Context, word, subject, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	msg, err := s.direct(ctx, s.stream(), subject)
-	if err == nil && string(msg.Data) == id {
-		return nil
-	}
-	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
-		_, err = s.js.Publish(ctx, s.written()+word+"."+subject[len(s.kept()):], []byte(id))
-	}
+// tell writes to the log what those may know of a stream who may not ask for it.
+func (s *stream) tell(ctx context.Context, word string, of *stream, id string) error {
+	news, err := of.republish(ctx)
 	if err != nil {
-		return fmt.Errorf("bus: writing the id of stream %s: %w", s.stream(), s.explain(err))
+		return err
+	}
+	subject := of.idSubject()
+	told := &nats.Msg{Subject: s.written() + word + "." + subject[len(s.kept()):], Data: []byte(id), Header: nats.Header{}}
+	if news != "" {
+		told.Header.Set(newsHeader, news)
+	}
+	err = s.patiently(ctx, func(ctx context.Context) error {
+		msg, err := s.direct(ctx, s.stream(), subject)
+		if err == nil && string(msg.Data) == id && msg.Header.Get(newsHeader) == news {
+			return nil
+		}
+		if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+			_, err = s.js.PublishMsg(ctx, told)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("bus: writing the id of stream %s: %w", of.stream(), s.explain(err))
 	}
 	return nil
 }
 
 // createPatiently repeats what the server itself failed at: a server that has
 // just started tidies its directories, and a stream made at that moment can
-// find its own gone.
-func (s *stream) createPatiently(ctx context.Context) (id, word string, err error) {
+// find its own gone. In a cluster nobody may answer for a while.
+func (s *stream) createPatiently(ctx context.Context, replicas int) (id, word string, err error) {
 	for attempt := 1; ; attempt++ {
-		err := s.create(ctx)
+		err := s.create(ctx, replicas)
 		var api *jetstream.APIError
 		switch {
 		case err == nil:
 			return s.info(ctx)
-		case !errors.As(err, &api) || api.Code < 500 || attempt == 20:
+		case attempt == 20 || (!errors.As(err, &api) || api.Code < 500) && !(s.clustered() && noAnswer(err)):
 			return "", "", err
 		}
 		select {
@@ -107,10 +120,13 @@ func (s *stream) createPatiently(ctx context.Context) (id, word string, err erro
 	}
 }
 
-func (s *stream) create(ctx context.Context) error {
+func (s *stream) create(ctx context.Context, replicas int) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	_, err := s.js.CreateStream(ctx, s.config())
+	_, err := s.js.CreateStream(ctx, s.config(cmp.Or(replicas, usualReplicas)))
+	if replicas == 0 && tooFewServers(err) {
+		_, err = s.js.CreateStream(ctx, s.config(1))
+	}
 	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return nil // another manager was faster
 	}
@@ -121,12 +137,13 @@ func (s *stream) create(ctx context.Context) error {
 }
 
 // config is that of a new stream, with an id and a word of its own.
-func (s *stream) config() jetstream.StreamConfig {
+func (s *stream) config(replicas int) jetstream.StreamConfig {
 	c := jetstream.StreamConfig{
 		Name:              s.stream(),
 		Description:       "Keyturn: the newest entry of every key",
 		Subjects:          []string{s.written() + rand.Text() + ".>", s.written() + openWord + "." + s.open() + ".>"},
 		SubjectTransform:  &jetstream.SubjectTransformConfig{Source: s.written() + "*.>", Destination: s.kept() + ">"},
+		RePublish:         s.republished(),
 		Storage:           jetstream.FileStorage,
 		Retention:         jetstream.LimitsPolicy,
 		Discard:           jetstream.DiscardNew,
@@ -136,7 +153,7 @@ func (s *stream) config() jetstream.StreamConfig {
 		MaxConsumers:      maxConsumers,
 		ConsumerLimits:    jetstream.StreamConsumerLimits{InactiveThreshold: maxInactive},
 		MaxMsgSize:        bus.MaxData + 4096, // and the headers
-		Replicas:          1,
+		Replicas:          replicas,
 		AllowDirect:       true,
 		DenyDelete:        true,
 		DenyPurge:         true,
@@ -145,8 +162,11 @@ func (s *stream) config() jetstream.StreamConfig {
 	if s.board {
 		c.Description = "Keyturn: the newest notice of every key"
 		c.MaxAge = boardAge
-		// Not fsynced, whatever the server does otherwise.
-		c.PersistMode = jetstream.AsyncPersistMode
+		if replicas == 1 {
+			// Not fsynced, whatever the server does otherwise. Servers that agree on
+			// the order of what they write do not offer it.
+			c.PersistMode = jetstream.AsyncPersistMode
+		}
 	}
 	return c
 }

@@ -4,6 +4,7 @@ package jetstream
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/jwt/v2"
@@ -54,10 +55,12 @@ func (c credentials) sign(nonce []byte) ([]byte, error) {
 	return key.Sign(nonce)
 }
 
-// A user is whom credentials are for.
+// A user is whom credentials are for. The zero value is one of whose rights
+// nothing is known.
 type user struct {
 	public    string // key
 	consumers string // what the names of his consumers start with; "" where he may choose
+	rights    *jwt.Permissions
 }
 
 func (c credentials) user() (user, error) {
@@ -69,11 +72,25 @@ func (c credentials) user() (user, error) {
 	if err != nil {
 		return user{}, fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
 	}
-	u := user{public: claims.Subject}
+	u := user{public: claims.Subject, rights: &claims.Permissions}
 	for _, tag := range claims.Tags {
 		if prefix, ok := strings.CutPrefix(tag, consumerTag); ok {
 			u.consumers = prefix
 		}
 	}
 	return u, nil
+}
+
+// may reports whether he may publish to a subject, as far as is known.
+func (u user) may(subject string) bool {
+	return u.rights == nil || len(u.rights.Pub.Allow) == 0 || contained(subject, u.rights.Pub.Allow)
+}
+
+// hears reports whether it is known that he may listen to a subject.
+func (u user) hears(subject string) bool {
+	return u.rights != nil && contained(subject, u.rights.Sub.Allow)
+}
+
+func contained(subject string, in jwt.StringList) bool {
+	return slices.ContainsFunc(in, func(s string) bool { return jwt.Subject(subject).IsContainedIn(jwt.Subject(s)) })
 }

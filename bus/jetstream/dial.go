@@ -23,6 +23,10 @@ import (
 // maxInfo bounds the server's greeting, in bytes.
 const maxInfo = 64 << 10
 
+// keepAlive has the system end a connection over which nothing came back for 15
+// seconds.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: heartbeat, Interval: heartbeat, Count: 2}
+
 // maxRoots bounds a file of CA certificates, in bytes.
 const maxRoots = 256 << 10
 
@@ -31,6 +35,7 @@ const maxRoots = 256 << 10
 // plain ones to a server that offers nothing else.
 type dialer struct {
 	url, urlFile, rootsFile string
+	rootsLater              bool // until there is a rootsFile, the roots are the system's
 
 	mu   sync.Mutex
 	turn int      // guarded by mu; which URL is the next to be tried
@@ -89,7 +94,7 @@ func (d *dialer) urls() ([]*url.URL, error) {
 // dial connects, reads the greeting, and goes over to TLS where the URL or the
 // server wants it.
 func (d *dialer) dial(network string, u *url.URL, deadline time.Time) (net.Conn, error) {
-	raw, err := (&net.Dialer{Deadline: deadline}).Dial(network, u.Host)
+	raw, err := (&net.Dialer{Deadline: deadline, KeepAliveConfig: keepAlive}).Dial(network, u.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +129,7 @@ func (d *dialer) greet(raw net.Conn, u *url.URL, deadline time.Time) (net.Conn, 
 		return nil, errors.New("the server went on talking in the clear where TLS begins")
 	}
 	config := &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS13}
-	if d.rootsFile != "" {
+	if d.rootsFile != "" && (!d.rootsLater || exists(d.rootsFile)) {
 		if config.RootCAs, err = readRoots(d.rootsFile); err != nil {
 			return nil, err
 		}

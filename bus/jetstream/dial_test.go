@@ -5,6 +5,7 @@ package jetstream_test
 import (
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -96,26 +97,54 @@ func TestFilesAreReadAtEveryAttempt(t *testing.T) {
 	port := listen(t, server.Options{TLS: true, TLSConfig: second.server(t, far)})
 	first.write(t, filepath.Join(dir, bus.RootsFile))
 	l := connect(t, jetstream.Options{URLFile: filepath.Join(dir, bus.URLFile), RootsFile: filepath.Join(dir, bus.RootsFile)})
-	until := func(want string) {
-		t.Helper()
-		deadline := time.Now().Add(time.Minute)
-		for err := l.Check(); err != nil || want != ""; err = l.Check() {
-			if err != nil && want != "" && strings.Contains(err.Error(), want) {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%v, want %q", err, want)
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}
-	until("no bus runs here")
+	until(t, l, "no bus runs here")
 	writeFile(t, filepath.Join(dir, bus.URLFile), "http://bus.example\n")
-	until("is not a URL")
+	until(t, l, "is not a URL")
 	writeFile(t, filepath.Join(dir, bus.URLFile), at(port))
-	until("unknown authority")
+	until(t, l, "unknown authority")
 	second.write(t, filepath.Join(dir, bus.RootsFile))
-	until("")
+	until(t, l, "")
+}
+
+// TestRootsComeLater: a bus that needed none moves to where it is known by a CA of its
+// own, while a program runs.
+func TestRootsComeLater(t *testing.T) {
+	far := elsewhere(t)
+	dir := t.TempDir()
+	own := newCA(t)
+	port := listen(t, server.Options{TLS: true, TLSConfig: own.server(t, far)})
+	creds, err := newMint(t).FirstManager("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, bus.ManagerCreds), string(creds))
+	writeFile(t, filepath.Join(dir, bus.URLFile), "nats://127.0.0.1:1\n")
+	c, err := bus.OpenDir(dir, bus.Options{Creds: bus.ManagerCreds, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	until(t, c, "refused")
+	writeFile(t, filepath.Join(dir, bus.URLFile), fmt.Sprintf("tls://%s:%d\n", far, port))
+	until(t, c, "unknown authority")
+	own.write(t, filepath.Join(dir, bus.RootsFile))
+	until(t, c, "")
+}
+
+// until returns when a bus cannot be reached for the wanted reason, or can be where
+// that is "".
+func until(t *testing.T, c bus.Conn, want string) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for err := c.Check(); err != nil || want != ""; err = c.Check() {
+		if err != nil && want != "" && strings.Contains(err.Error(), want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v, want %q", err, want)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // TestAServerThatTalksOn in the clear, where TLS begins, may put words into

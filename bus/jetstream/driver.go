@@ -19,18 +19,24 @@ func init() { bus.Register(driver{}, "nats", "tls") }
 // driver implements bus.Driver.
 type driver struct{}
 
-// Open implements bus.Driver. Where the directory has a file of roots, it is
-// read at every attempt to connect, and one that goes missing later is an error.
+// Open implements bus.Driver. A file of roots in the directory is read at every
+// attempt to connect. One that goes missing later is an error; one that comes later,
+// as when the bus moves to where it is known by a CA of its own, is used from then on.
 func (driver) Open(dir, url string, o bus.Options) (bus.Conn, error) {
 	if _, err := parseURLs(url); err != nil {
 		return nil, err
 	}
+	if err := CheckMonitor(o.Monitor); err != nil {
+		return nil, fmt.Errorf("bus: where its servers are monitored: %w", err)
+	}
 	c := Options{
 		URLFile: filepath.Join(dir, bus.URLFile), Creds: filepath.Join(dir, cmp.Or(o.Creds, bus.ReplicaCreds)),
-		Tenant: o.Tenant, Name: o.Name, Logger: o.Logger,
+		Monitor: o.Monitor, Tenant: o.Tenant, Name: o.Name, Logger: o.Logger,
 	}
-	if roots := filepath.Join(dir, bus.RootsFile); exists(roots) {
-		c.RootsFile = roots
+	c.RootsFile = filepath.Join(dir, bus.RootsFile)
+	c.rootsLater = !exists(c.RootsFile)
+	if monitor := filepath.Join(dir, bus.MonitorCreds); c.Monitor == "" && exists(monitor) {
+		c.Monitor = monitor
 	}
 	return Connect(c)
 }

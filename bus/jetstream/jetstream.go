@@ -33,6 +33,16 @@
 // from a consumer. [Mint] makes credentials with exactly the rights that each
 // needs.
 //
+// # Who follows
+//
+// The server republishes each new entry at "ktnews.default.log.group.web.ID._". A
+// replica listens there, and catches up with its group by an ephemeral consumer that
+// goes away then, and with single keys by reading them; so a fleet that is current
+// costs the server its connections. What was heard is no proof that nothing is
+// missing, nor is it the server who speaks wherever something is heard: see
+// flow.hear and flow.listen. Managers, and users whose credentials or streams are of
+// an earlier version, follow by consumers.
+//
 // # Durability
 //
 // Entries survive a power cut only where the server runs with "sync_interval:
@@ -63,8 +73,9 @@ const requestTimeout = 5 * time.Second
 // safe for concurrent use.
 type Log struct {
 	*conn
-	stream *stream
-	board  *Board
+	stream  *stream
+	board   *Board
+	options Options // with which it was connected
 }
 
 var (
@@ -74,15 +85,15 @@ var (
 
 func newLog(c *conn, tenant string) *Log {
 	return &Log{
-		c,
-		&stream{conn: c, names: names{tenant: tenant}},
-		&Board{&stream{conn: c, names: names{tenant: tenant, board: true}}},
+		conn:   c,
+		stream: &stream{conn: c, names: names{tenant: tenant}},
+		board:  &Board{&stream{conn: c, names: names{tenant: tenant, board: true}}},
 	}
 }
 
 // Create is the function Create over this connection.
 func (l *Log) Create(ctx context.Context, known string) (id string, err error) {
-	return create(ctx, l.conn, l.stream.tenant, known)
+	return create(ctx, l.conn, l.stream.tenant, known, 0)
 }
 
 // Board implements bus.Boarder.
@@ -98,12 +109,16 @@ func (l *Log) Get(ctx context.Context, key string) (bus.Entry, error) {
 	if err := bus.CheckKey(key); err != nil {
 		return bus.Entry{}, err
 	}
+	e, err := l.get(ctx, key)
+	l.answered(err)
+	return e, err
+}
+
+func (l *Log) get(ctx context.Context, key string) (bus.Entry, error) {
 	id, err := l.stream.identity(ctx)
 	if err != nil {
 		return bus.Entry{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	seq, data, err := l.newest(ctx, key)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return bus.Entry{}, bus.ErrNotFound
@@ -119,10 +134,12 @@ func (l *Log) Get(ctx context.Context, key string) (bus.Entry, error) {
 
 // newest reads a key's newest message: from the leader, which has seen every
 // append. Those who may read single keys only are answered by any copy of the
-// stream, of which there is one unless somebody changed that.
+// stream.
 func (l *Log) newest(ctx context.Context, key string) (seq uint64, data []byte, err error) {
 	subject := l.stream.subject(key)
-	if l.pinned != "" {
+	if l.user.consumers != "" {
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
 		msg, err := l.direct(ctx, l.stream.stream(), subject)
 		if err != nil {
 			return 0, nil, err
@@ -135,27 +152,14 @@ func (l *Log) newest(ctx context.Context, key string) (seq uint64, data []byte, 
 	if err != nil {
 		return 0, nil, err
 	}
-	answer, err := l.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+l.stream.stream(), request)
-	if err != nil {
-		return 0, nil, err
-	}
-	var got struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Seq  uint64 `json:"seq"`
-			Data []byte `json:"data"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(answer.Data, &got); err != nil {
-		return 0, nil, fmt.Errorf("the server's answer: %w", err)
-	}
-	if got.Error != nil {
-		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return 0, nil, jetstream.ErrMsgNotFound
+	err = l.stream.patiently(ctx, func(ctx context.Context) error {
+		got, err := l.stream.message(ctx, request)
+		if err == nil {
+			seq, data = got.Seq, got.Data
 		}
-		return 0, nil, got.Error
-	}
-	return got.Message.Seq, got.Message.Data, nil
+		return err
+	})
+	return seq, data, err
 }
 
 // Append implements bus.Log. Where the server does not answer, it asks what
@@ -166,6 +170,7 @@ func (l *Log) Append(ctx context.Context, key string, after bus.Position, data [
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		p, err := l.publish(ctx, key, after, data)
+		l.answered(err)
 		if err == nil {
 			return p, nil
 		}
@@ -173,10 +178,13 @@ func (l *Log) Append(ctx context.Context, key string, after bus.Position, data [
 			return bus.Position{}, fmt.Errorf("bus: writing %s: %w", key, err)
 		}
 		newest, getErr := l.Get(ctx, key)
+		none := errors.Is(getErr, bus.ErrNotFound)
 		switch {
 		case getErr == nil && bytes.Equal(newest.Data, data):
 			return newest.Position, nil
-		case wrongLast(err) && (getErr == nil || errors.Is(getErr, bus.ErrNotFound)):
+		case wrongLast(err) && (getErr == nil || none) && newest.Position == after:
+			// The copy that was asked does not have what the one that leads has.
+		case wrongLast(err) && (getErr == nil || none):
 			return bus.Position{}, &bus.ConflictError{Key: key, After: after, Newest: newest.Position}
 		}
 		select {

@@ -55,8 +55,8 @@ func (m *Mint) Join(tenant, group, id, user string, expires time.Time) (grant st
 	}
 	request, member := event.JoinKey(id), event.MemberKey(group, id)
 	r.allow(r.log.target(openWord, request))
-	r.get(request)
-	r.get(member)
+	r.get(r.log, request)
+	r.get(r.log, member)
 	r.follow(r.log, request)
 	r.follow(r.log, member)
 	r.claims.Expires = expires.Unix()
@@ -69,14 +69,16 @@ func (m *Mint) Replica(tenant, group, id, user string) (grant string, err error)
 	if err != nil {
 		return "", err
 	}
-	member := event.MemberKey(group, id)
-	r.get(member)
-	r.get(event.ManagersKey)
 	r.follow(r.log, event.GroupScope(group))
-	r.follow(r.log, member)
-	r.follow(r.log, event.ManagersKey)
-	r.follow(r.log, event.ChallengesKey(group))
-	r.follow(r.board, event.BeaconKey(group))
+	r.hear(r.log, event.GroupScope(group))
+	for _, key := range []string{event.MemberKey(group, id), event.ManagersKey, event.ChallengesKey(group)} {
+		r.get(r.log, key)
+		r.hear(r.log, key)
+	}
+	beacon := event.BeaconKey(group)
+	r.id(r.board)
+	r.get(r.board, beacon)
+	r.hear(r.board, beacon)
 	r.allow(r.board.written() + openWord + "." + dots(strings.TrimSuffix(event.ReceiptKey(group, id, 0), "0")) + ">")
 	return m.sign(r, "replica-"+group)
 }
@@ -96,9 +98,9 @@ func (m *Mint) Manager(tenant, name, user string) (grant string, err error) {
 			n.written()+"*.>",
 			"$JS.API.STREAM.INFO."+n.stream(),
 			"$JS.API.CONSUMER.CREATE."+n.stream()+".*."+n.kept()+">",
-			"$JS.API.DIRECT.GET."+r.log.stream()+"."+n.idSubject(),
 			"$JS.FC."+n.stream()+".>",
 		)
+		r.id(n)
 	}
 	r.allow("$JS.API.STREAM.MSG.GET."+r.log.stream(), RevokeSubject(tenant, "*"))
 	return m.sign(r, "manager-"+name)
@@ -155,7 +157,8 @@ func (r *rights) allow(subjects ...string) { r.claims.Pub.Allow.Add(subjects...)
 // follow allows the scope's consumers, under their pinned names and no other.
 func (r *rights) follow(n names, scope string) {
 	name := pinnedName(r.prefix, n.stream(), scope)
-	r.allow("$JS.API.DIRECT.GET."+r.log.stream()+"."+n.idSubject(), "$JS.FC."+n.stream()+"."+name+".>")
+	r.id(n)
+	r.allow("$JS.FC." + n.stream() + "." + name + ".>")
 	consumers := []string{name}
 	if hasMany(scope) {
 		consumers = append(consumers, name+lookSuffix)
@@ -168,7 +171,15 @@ func (r *rights) follow(n names, scope string) {
 	}
 }
 
-// get allows to read one key of the log.
-func (r *rights) get(key string) {
-	r.allow("$JS.API.DIRECT.GET." + r.log.stream() + "." + r.log.subject(key))
+// hear allows to listen to what is new in the scope.
+func (r *rights) hear(n names, scope string) { r.claims.Sub.Allow.Add(n.heard(scope)) }
+
+// get allows to read one key.
+func (r *rights) get(n names, key string) {
+	r.allow("$JS.API.DIRECT.GET." + n.stream() + "." + n.subject(key))
+}
+
+// id allows to know which stream it is.
+func (r *rights) id(n names) {
+	r.allow("$JS.API.DIRECT.GET." + r.log.stream() + "." + n.idSubject())
 }

@@ -16,6 +16,9 @@ func logName(tenant string) string { return "KEYTURN_" + tenant }
 // boardName returns the name of the stream that holds a tenant's board.
 func boardName(tenant string) string { return logName(tenant) + "_BOARD" }
 
+// Streams returns the names of a tenant's streams, the log's first.
+func Streams(tenant string) []string { return []string{logName(tenant), boardName(tenant)} }
+
 // inboxPrefix is what the answers' subjects of a user start with. Each user may
 // listen to his own only.
 func inboxPrefix(user string) string { return "_INBOX_" + user }
@@ -29,6 +32,11 @@ const openWord = "open"
 //
 //	keyturn.TENANT.KEY._    ktput.TENANT.log.WORD.KEY._
 //	ktboard.TENANT.KEY._    ktput.TENANT.board.WORD.KEY._
+//
+// and is said once more, when it stands there, to whoever listens at
+//
+//	ktnews.TENANT.log.KEY._
+//	ktnews.TENANT.board.KEY._
 //
 // See the package comment for why.
 type names struct {
@@ -62,6 +70,18 @@ func (n names) what() string {
 // written is what the subjects start with to which entries are written; a word
 // and the key follow.
 func (n names) written() string { return "ktput." + n.tenant + "." + n.what() + "." }
+
+// news is what the subjects start with at which new entries are heard.
+func (n names) news() string { return "ktnews." + n.tenant + "." + n.what() + "." }
+
+// heard is the subject at which the new entries of a scope are heard that a pinned
+// user follows.
+func (n names) heard(scope string) string {
+	if hasMany(scope) {
+		return n.news() + dots(scope) + ".>"
+	}
+	return n.news() + dots(scope) + "._"
+}
 
 // open is the scope that needs no secret to be written.
 func (n names) open() string {

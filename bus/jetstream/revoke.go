@@ -66,7 +66,7 @@ func (l *Log) Revoke(ctx context.Context, users []string) error {
 		return fmt.Errorf("bus: revoking users: %w", err)
 	}
 	for some := range slices.Chunk(users, maxRevocations) {
-		answer, err := l.nc.RequestWithContext(ctx, RevokeSubject(l.stream.tenant, word), []byte(strings.Join(some, "\n")))
+		answer, err := l.ask(ctx, RevokeSubject(l.stream.tenant, word), []byte(strings.Join(some, "\n")))
 		switch {
 		case errors.Is(err, nats.ErrNoResponders):
 			return ErrNoRevocation

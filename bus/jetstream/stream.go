@@ -31,33 +31,35 @@ type stream struct {
 	mu sync.Mutex
 	// What follows is good for one connection: after a reconnect it may be
 	// another server, or another stream.
-	id, word fact // guarded by mu
+	id, word fact // guarded by mu; the id's also has where news are heard
 	head     fact // guarded by mu; a sequence that the stream has reached
 }
 
 // A fact is what the server said over one connection.
 type fact struct {
 	text       string
+	news       string // where news are heard, "" where nowhere
 	seq        uint64
 	reconnects uint64
 }
 
-// recall returns what a fact says, after asking where it is not known.
-func (s *stream) recall(f *fact, ask func() (string, error)) (string, error) {
+// recall returns a fact, after asking where it is not known.
+func (s *stream) recall(f *fact, ask func() (fact, error)) (fact, error) {
 	for {
 		reconnects := s.nc.Stats().Reconnects
 		s.mu.Lock()
 		known := *f
 		s.mu.Unlock()
 		if known.text != "" && known.reconnects == reconnects {
-			return known.text, nil
+			return known, nil
 		}
-		text, err := ask()
+		told, err := ask()
 		if err != nil {
-			return "", err
+			return fact{}, err
 		}
+		told.reconnects = reconnects
 		s.mu.Lock()
-		*f = fact{text: text, reconnects: reconnects}
+		*f = told
 		s.mu.Unlock()
 	}
 }
@@ -92,33 +94,42 @@ func (s *stream) reach(reconnects, seq uint64) {
 // identity returns the stream's id, asked for at most once per connection unless
 // it is to be forgotten.
 func (s *stream) identity(ctx context.Context) (string, error) {
-	return s.recall(&s.id, func() (string, error) { return s.askIdentity(ctx) })
+	f, err := s.told(ctx)
+	return f.text, err
 }
 
-// askIdentity reads the id from the log, which even those may who may know
-// nothing else of the stream.
-func (s *stream) askIdentity(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	msg, err := s.direct(ctx, logName(s.tenant), s.idSubject())
+// told returns the stream's id, and where its news are heard.
+func (s *stream) told(ctx context.Context) (fact, error) {
+	return s.recall(&s.id, func() (fact, error) { return s.askIdentity(ctx) })
+}
+
+// askIdentity reads from the log what even those may know who may know nothing
+// else of the stream.
+func (s *stream) askIdentity(ctx context.Context) (fact, error) {
+	var msg *nats.Msg
+	err := s.patiently(ctx, func(ctx context.Context) (err error) {
+		msg, err = s.direct(ctx, logName(s.tenant), s.idSubject())
+		return err
+	})
 	switch {
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrMsgNotFound):
-		return "", fmt.Errorf("bus: asking for stream %s: %w", s.stream(), jetstream.ErrStreamNotFound)
+		return fact{}, fmt.Errorf("bus: asking for stream %s: %w", s.stream(), jetstream.ErrStreamNotFound)
 	case err != nil:
-		return "", fmt.Errorf("bus: asking for stream %s: %w", s.stream(), s.explain(err))
+		return fact{}, fmt.Errorf("bus: asking for stream %s: %w", s.stream(), s.explain(err))
 	case !wellFormed.Match(msg.Data):
-		return "", fmt.Errorf("bus: stream %s has an id that is not one of ours: it is not a keyturn log", s.stream())
+		return fact{}, fmt.Errorf("bus: stream %s has an id that is not one of ours: it is not a keyturn log", s.stream())
 	}
-	return string(msg.Data), nil
+	return fact{text: string(msg.Data), news: msg.Header.Get(newsHeader)}, nil
 }
 
 // secret returns the word by which managers write, asked for at most once per
 // connection.
 func (s *stream) secret(ctx context.Context) (string, error) {
-	return s.recall(&s.word, func() (string, error) {
+	f, err := s.recall(&s.word, func() (fact, error) {
 		_, word, err := s.info(ctx)
-		return word, err
+		return fact{text: word}, err
 	})
+	return f.text, err
 }
 
 // wordFor returns the word by which a key is written.
@@ -157,7 +168,7 @@ func (s *stream) info(ctx context.Context) (id, word string, err error) {
 // direct reads the newest message of a subject, as whoever may read that one
 // subject does. Any copy of the stream may answer.
 func (c *conn) direct(ctx context.Context, stream, subject string) (*nats.Msg, error) {
-	msg, err := c.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
+	msg, err := c.ask(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -107,6 +107,7 @@ func Start(tb testing.TB, o Options) *CA {
 	c.handler = c.counted
 	c.server = httptest.NewUnstartedServer(http.HandlerFunc(c.serve))
 	c.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not trust it, which tests are about
+	c.server.EnableHTTP2 = true                           // as public CAs do
 	c.server.StartTLS()
 	tb.Cleanup(c.server.Close)
 	return c

@@ -104,13 +104,15 @@ func (c *CA) Revoked(leaf *x509.Certificate) (reason int, revoked bool) {
 // A counter counts the orders that were finalised, and lets Pebble make an order only
 // while it makes no other and shows no authorisation: where it looks for authorisations
 // to use again, it can wait for one of these, and that for it, for ever, with all others
-// behind them.
+// behind them. It lets it make or show only one account at a time: Pebble completes a
+// new one after it has stored it, where whoever has the same key finds it.
 type counter struct {
-	next   http.Handler
-	store  *db.MemoryStore
-	making sync.RWMutex
-	mu     sync.Mutex
-	orders map[string]int // by setOf(names); guarded by mu
+	next     http.Handler
+	store    *db.MemoryStore
+	making   sync.RWMutex
+	accounts sync.Mutex
+	mu       sync.Mutex
+	orders   map[string]int // by setOf(names); guarded by mu
 }
 
 func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -122,6 +124,9 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(r.URL.Path, "/authZ/"):
 		c.making.RLock()
 		defer c.making.RUnlock()
+	case r.URL.Path == "/sign-me-up", strings.HasPrefix(r.URL.Path, "/my-account/"):
+		c.accounts.Lock()
+		defer c.accounts.Unlock()
 	}
 	if !strings.HasPrefix(r.URL.Path, "/finalize-order/") {
 		c.next.ServeHTTP(w, r)

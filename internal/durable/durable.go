@@ -11,6 +11,8 @@
 package durable
 
 import (
+	"bufio"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -35,36 +37,61 @@ var ErrLocked = errors.New("locked by another process")
 // WriteFile replaces the file at path by data, atomically and durably. On an
 // error the old file is untouched.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
-	return write(path, data, perm, os.Rename)
+	return write(path, perm, whole(data), Rename)
+}
+
+// WriteStream is WriteFile for what does not fit into memory: fill writes it.
+// After an error of fill, too, the old file is untouched.
+func WriteStream(path string, perm fs.FileMode, fill func(io.Writer) error) error {
+	return write(path, perm, func(w io.Writer) error {
+		buffered := bufio.NewWriterSize(w, 256<<10)
+		if err := fill(buffered); err != nil {
+			return err
+		}
+		return buffered.Flush()
+	}, Rename)
+}
+
+// whole writes data in one piece.
+func whole(data []byte) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
 }
 
 // CreateFile is WriteFile for a file that must not exist yet: it fails with
-// fs.ErrExist if it does, and of several callers at once one wins.
+// fs.ErrExist if it does, and of several callers at once one wins. The one that
+// exists is on the disk then, even if who made it was killed at once.
 func CreateFile(path string, data []byte, perm fs.FileMode) error {
-	return write(path, data, perm, func(from, to string) error {
-		if err := os.Link(from, to); err != nil {
+	return write(path, perm, whole(data), func(from, to string) error {
+		err := link(from, to)
+		if errors.Is(err, fs.ErrExist) {
+			return cmp.Or(SyncDir(filepath.Dir(to)), err)
+		}
+		if err != nil {
 			return err
 		}
-		return os.Remove(from)
+		return Remove(from)
 	})
 }
 
-func write(path string, data []byte, perm fs.FileMode, place func(from, to string) error) (err error) {
+func write(path string, perm fs.FileMode, fill func(io.Writer) error, place func(from, to string) error) (err error) {
 	tmp, err := temporary(path)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	f, err := OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
 			_ = f.Close() // already closed on the later paths; the first error is the one to report
-			_ = os.Remove(tmp)
+			_ = Remove(tmp)
 		}
 	}()
-	if _, err := f.Write(data); err != nil {
+	if err := fill(f); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -93,38 +120,32 @@ func Temporary(name string) bool {
 	return strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".tmp")
 }
 
-// SyncDir makes the names in a directory durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err := d.Sync(); err != nil {
-		_ = d.Close()
-		return err
-	}
-	return d.Close()
-}
-
 // MkdirAll makes dir and its missing parents with mode 0700, durably.
 func MkdirAll(dir string) error {
+	parent := filepath.Dir(dir)
 	if fi, err := os.Stat(dir); err == nil {
 		if !fi.IsDir() {
 			return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
 		}
+		Settle(dir)
 		return nil
 	}
-	parent := filepath.Dir(dir)
 	if parent != dir {
 		if err := MkdirAll(parent); err != nil {
 			return err
 		}
 	}
-	if err := os.Mkdir(dir, PrivateDir); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return SyncDir(parent)
 }
+
+// Settle makes what is at path now durable, whoever put it there: one who was killed
+// before the directory was synced leaves what a power cut can take back. It is for
+// who finds something and builds on it. Where the directory cannot be synced nothing
+// came there by this package, which would have failed.
+func Settle(path string) { _ = SyncDir(filepath.Dir(path)) }
 
 // ReadFile reads a file of at most limit bytes; a longer one is an error, so
 // that a wrong path cannot fill the memory.
@@ -132,10 +153,20 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return read(path, limit, 0, "")
 }
 
+const (
+	forbiddenPrivate fs.FileMode = 0o077
+	complaintPrivate             = "%s holds a secret but has mode %04o: others can reach it; run: chmod 600 %s"
+)
+
 // ReadPrivate is ReadFile for a file that holds a secret: it refuses one that
 // its group or others may read or write.
 func ReadPrivate(path string, limit int64) ([]byte, error) {
-	return read(path, limit, 0o077, "%s holds a secret but has mode %04o: others can reach it; run: chmod 600 %s")
+	return read(path, limit, forbiddenPrivate, complaintPrivate)
+}
+
+// OpenPrivate is os.Open for a file that ReadPrivate would read, but for its size.
+func OpenPrivate(path string) (*os.File, error) {
+	return open(path, forbiddenPrivate, complaintPrivate)
 }
 
 // ReadTrusted is ReadFile for a file that others may read, but that decides
@@ -144,21 +175,30 @@ func ReadTrusted(path string, limit int64) ([]byte, error) {
 	return read(path, limit, 0o022, "%s says whom to trust but has mode %04o: others can change it; run: chmod go-w %s")
 }
 
-// read refuses a file with one of the forbidden mode bits. The complaint is a
+// open refuses a file with one of the forbidden mode bits. The complaint is a
 // format for path, mode and path.
-func read(path string, limit int64, forbidden fs.FileMode, complaint string) ([]byte, error) {
+func open(path string, forbidden fs.FileMode, complaint string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	fi, err := f.Stat()
+	if err == nil && fi.Mode().Perm()&forbidden != 0 {
+		err = fmt.Errorf(complaint, path, fi.Mode().Perm(), path)
+	}
+	if err != nil {
+		_ = f.Close() // the first error is the one to report
+		return nil, err
+	}
+	return f, nil
+}
+
+func read(path string, limit int64, forbidden fs.FileMode, complaint string) ([]byte, error) {
+	f, err := open(path, forbidden, complaint)
 	if err != nil {
 		return nil, err
 	}
-	if mode := fi.Mode().Perm(); mode&forbidden != 0 {
-		return nil, fmt.Errorf(complaint, path, mode, path)
-	}
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err

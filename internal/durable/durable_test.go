@@ -4,6 +4,7 @@ package durable_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,6 +48,33 @@ func TestWriteFileKeepsTheOldOneOnError(t *testing.T) {
 	names, _ := os.ReadDir(dir)
 	if len(names) != 1 {
 		t.Fatalf("temporary files left behind: %v", names)
+	}
+}
+
+func TestWriteStream(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	broken := errors.New("broken")
+	for _, c := range []struct {
+		text, want string
+		err        error
+	}{{"one", "one", nil}, {"half", "one", broken}, {strings.Repeat("x", 1<<20), strings.Repeat("x", 1<<20), nil}} {
+		err := durable.WriteStream(path, 0o600, func(w io.Writer) error {
+			for _, b := range []byte(c.text) {
+				if _, err := w.Write([]byte{b}); err != nil {
+					return err
+				}
+			}
+			return c.err
+		})
+		got, readErr := os.ReadFile(path)
+		if !errors.Is(err, c.err) || readErr != nil || string(got) != c.want {
+			t.Fatalf("%v, read back %d bytes, %v", err, len(got), readErr)
+		}
+	}
+	names, _ := os.ReadDir(dir)
+	if fi, _ := os.Stat(path); len(names) != 1 || fi.Mode().Perm() != 0o600 {
+		t.Fatalf("%v, mode %v", names, fi.Mode())
 	}
 }
 

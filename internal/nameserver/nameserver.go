@@ -33,15 +33,10 @@ import (
 	"github.com/keyturn/keyturn/internal/testprogram"
 )
 
-// hint is how to get what a test machine without network has to have.
-const hint = "Knot DNS cannot be had; run: apt-get install knot"
+var program = testprogram.Debian{Name: "Knot DNS", Package: "knot", Path: "usr/sbin/knotd"}
 
-// Bounds of waiting for the installation, another process's included, and for the
-// server.
-const (
-	installTime = 5 * time.Minute
-	startTime   = 30 * time.Second
-)
+// startTime bounds waiting for the server.
+const startTime = 30 * time.Second
 
 // Options say what a server answers. The zero value is no zone, on 127.0.0.1.
 type Options struct {
@@ -83,12 +78,7 @@ func (s *Server) Port() string { return s.port }
 // Start starts a server and returns when it answers.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), installTime)
-	defer cancel()
-	knot, err := install(ctx)
-	if err != nil {
-		testprogram.Missing(t, hint, err)
-	}
+	knot := program.Installed(t)
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
 	}
@@ -117,13 +107,13 @@ func Start(t testing.TB, o Options) *Server {
 	return s
 }
 
-func (s *Server) run(t testing.TB, knot program, o Options) error {
+func (s *Server) run(t testing.TB, knot testprogram.Installed, o Options) error {
 	dir := t.TempDir()
 	if err := s.write(dir, o); err != nil {
 		return err
 	}
-	s.cmd = exec.Command(knot.path, "--config", filepath.Join(dir, "knot.conf"))
-	s.cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+knot.libraries)
+	s.cmd = exec.Command(knot.Path, "--config", filepath.Join(dir, "knot.conf"))
+	s.cmd.Env = knot.Environ()
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
 	var err error

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -19,8 +20,8 @@ import (
 	"github.com/keyturn/keyturn/internal/testprogram"
 )
 
-// hint is how to get what a test machine without network has to have.
-const hint = "step-ca cannot be built; let go test reach the Go module proxy once"
+// module has the program. Of its databases the tests use one.
+var module = testprogram.Module{Name: "step-ca", Packages: []string{"."}, Tags: "nobadger,nomysql,nopgx"}
 
 // provisioner is the name of the part of the CA that speaks ACME.
 const provisioner = "acme"
@@ -54,13 +55,10 @@ type CA struct {
 // Start returns a CA that answers, and ends with the test.
 func Start(tb testing.TB, o Options) *CA {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), buildTime)
+	dir := module.Programs(tb)
+	ctx, cancel := context.WithTimeout(tb.Context(), testprogram.BuildTime)
 	defer cancel()
-	path, err := build(ctx)
-	if err != nil {
-		testprogram.Missing(tb, hint, err)
-	}
-	ca, err := start(ctx, path, tb.TempDir(), o)
+	ca, err := start(ctx, filepath.Join(dir, module.Name), tb.TempDir(), o)
 	if err != nil {
 		tb.Fatal(err)
 	}

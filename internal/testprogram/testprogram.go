@@ -9,9 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,13 +89,31 @@ func Missing(t testing.TB, hint string, err error) {
 	t.Skipf("%s: %v", hint, err)
 }
 
-// FreePort returns a TCP port that nothing listens on; host is the address that the
-// program will listen on, "" for every one.
+// Ports for programs are below those that the system gives out by itself: whoever
+// connects, or listens on port 0, could take one of these before the program does.
+const (
+	firstPort = 20_000
+	portRange = 12_000
+)
+
+// given has the ports that this process was given.
+var given sync.Map
+
+// FreePort returns a TCP port that nothing listens on, another one each time; host is
+// the address that the program will listen on, "" for every one.
 func FreePort(host string) (int, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return 0, err
+	var last error
+	for range 100 {
+		port := firstPort + rand.IntN(portRange)
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil {
+			last = err
+			continue
+		}
+		_ = l.Close() // nothing was accepted
+		if _, twice := given.LoadOrStore(port, true); !twice {
+			return port, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("no port is free on %q: %w", host, last)
 }

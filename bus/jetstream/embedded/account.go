@@ -87,13 +87,7 @@ func (a *account) claims(revoked []string) (*jwt.AccountClaims, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := jwt.NewAccountClaims(public)
-	c.Name = a.name
-	c.SigningKeys.Add(signing)
-	c.Limits.JetStreamLimits = jwt.JetStreamLimits{
-		MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit,
-		MaxAckPending: jwt.NoLimit,
-	}
+	c := jetstream.AccountClaims(public, a.name, signing)
 	for _, user := range revoked {
 		if !nkeys.IsValidPublicUserKey(user) {
 			return nil, fmt.Errorf("%q is not the public key of a NATS user", user)

@@ -63,6 +63,7 @@ func loadAuthority(dir string) (*authority, error) {
 			return nil, fmt.Errorf("making the CA of the bus: %w", err)
 		}
 	}
+	durable.Settle(certFile) // it and the key, which lies beside it, are given out
 	block, _ := pem.Decode(text)
 	if block == nil {
 		return nil, fmt.Errorf("%s holds no certificate (PEM)", certFile)

@@ -65,6 +65,9 @@ type Config struct {
 	// Tenants have accounts of their own, and so cannot reach each other, whatever
 	// credentials their managers make. All others share one.
 	Tenants []string
+	// Salvage has the server start with messages that are not what was written, to
+	// read what is left. It may leave out more than these, and must not be written to.
+	Salvage bool
 	// Logger gets the server's messages; nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -84,7 +87,8 @@ type Server struct {
 	runs sync.WaitGroup
 }
 
-// Start starts the server and returns when it takes connections.
+// Start starts the server and returns when it takes connections. The error is
+// ErrDamaged where its files have messages that are not what was written.
 func Start(c Config) (_ *Server, err error) {
 	s := &Server{stop: func() {}, advertise: slices.Clone(c.Advertise), logger: cmp.Or(c.Logger, slog.Default())}
 	if s.address, err = parseAddress(c.Listen); err != nil {
@@ -104,7 +108,7 @@ func Start(c Config) (_ *Server, err error) {
 		Port:                   s.address.port,
 		NoSigs:                 true,
 		JetStream:              true,
-		StoreDir:               filepath.Join(c.Dir, "jetstream"),
+		StoreDir:               filepath.Join(c.Dir, storeDir),
 		SyncAlways:             true,
 		DisableJetStreamBanner: true,
 		MaxPayload:             bus.MaxData + 64<<10,
@@ -121,12 +125,25 @@ func Start(c Config) (_ *Server, err error) {
 	if err := s.address.free(); err != nil {
 		return nil, err
 	}
+	if err := checkBlocks(opts.StoreDir, c.Salvage); err != nil {
+		return nil, err
+	}
 	log := newLogger(c.Logger)
 	if s.server, err = server.NewServer(opts); err != nil {
 		return nil, fmt.Errorf("embedded bus: %w", err)
 	}
 	s.server.SetLoggerV2(log, false, false, false)
-	s.server.Start()
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		s.server.Start()
+	}()
+	select {
+	case <-started:
+	case <-time.After(startTimeout):
+		// It cannot be stopped in the middle of this, either.
+		return nil, fmt.Errorf("%w, or there are very many of them: NATS does not come to the end of them in %v: %s", ErrDamaged, startTimeout, log.lastFatal())
+	}
 	if !s.server.ReadyForConnections(startTimeout) {
 		s.Shutdown()
 		return nil, fmt.Errorf("embedded bus: NATS did not start on %s: %s", c.Listen, log.lastFatal())

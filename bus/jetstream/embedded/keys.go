@@ -42,6 +42,7 @@ func loadKey(path string, create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, 
 	if err != nil {
 		return nil, err
 	}
+	durable.Settle(path) // what hangs on it is given out
 	key, err := nkeys.FromSeed(seed)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)

@@ -23,22 +23,22 @@ read join                                               + - - - - -
 read join/joiner                                        + - - - - +
 read join/web1                                          + - - - - -
 read conf                                               + - - - - -
-read conf/managers                                      + - + + + -
+read conf/managers                                      + - - - - -
 read conf/shared                                        + - - - - -
 read group                                              + - - - - -
 read group/web                                          + - + + - -
 read group/api                                          + - - - + -
 read member                                             + - - - - -
 read member/web                                         + - - - - -
-read member/web/web1                                    + - + - - -
-read member/web/web2                                    + - - + - -
+read member/web/web1                                    + - - - - -
+read member/web/web2                                    + - - - - -
 read member/web/joiner                                  + - - - - +
 read challenge                                          + - - - - -
-read challenge/web                                      + - + + - -
-read challenge/api                                      + - - - + -
+read challenge/web                                      + - - - - -
+read challenge/api                                      + - - - - -
 read everything                                         + - - - - -
-read beacon/web on the board                            + - + + - -
-read beacon/api on the board                            + - - - + -
+read beacon/web on the board                            + - - - - -
+read beacon/api on the board                            + - - - - -
 read receipt on the board                               + - - - - -
 read receipt/web/web1 on the board                      + - - - - -
 
@@ -48,6 +48,12 @@ get member/web/web1                                     - - + - - -
 get conf/managers                                       - - + + + -
 get join/joiner                                         - - - - - +
 get state/x                                             - - - - - -
+get group/web/x                                         - - - - - -
+get challenge/web                                       - - + + - -
+get challenge/api                                       - - - - + -
+get beacon/web                                          - - + + - -
+get beacon/api                                          - - - - + -
+get receipt/web/web1/0                                  - - - - - -
 get anything                                            - - - - - -
 ask the leader for any entry                            + - - - - -
 ask the leader for any notice                           - - - - - -
@@ -79,7 +85,7 @@ make a consumer with no name                            - - - - - -
 make a durable consumer                                 - - - - - -
 make a consumer of more than its subject says           x - x - - -
 remove the consumer of web1                             - - + - - -
-remove the consumer of web1 on the board                - - + - - -
+remove the consumer of web1 on the board                - - - - - -
 remove a consumer of any other name                     - - - - - -
 ask for the consumer of web1                            - - - - - -
 ask for the names of consumers                          - - - - - -
@@ -112,6 +118,25 @@ ask who is connected                                    - - - - - -
 ask the server about itself                             - - - - - -
 
 have users revoked                                      + - - - - -
+
+hear state                                              - - - - - -
+hear group/web                                          - - + + - -
+hear group/web/x                                        - - + + - -
+hear group/api                                          - - - - + -
+hear member/web/web1                                    - - + - - -
+hear member/web/web2                                    - - - + - -
+hear member/web/joiner                                  - - - - - -
+hear conf/managers                                      - - + + + -
+hear conf/shared                                        - - - - - -
+hear challenge/web                                      - - + + - -
+hear challenge/api                                      - - - - + -
+hear join/joiner                                        - - - - - -
+hear beacon/web                                         - - + + - -
+hear beacon/api                                         - - - - + -
+hear receipt/web/web1/0                                 - - - - - -
+hear all that is new in a tenant                        - - - - - -
+hear all that is new                                    - - - - - -
+say something as if it were new                         - - - - - -
 
 listen to the own inbox                                 + + + + + +
 listen to the own inbox in a group                      + + + + + +
@@ -165,8 +190,11 @@ func operations(red map[string]string) map[string]func(*wire) string {
 
 	ask("get the log's id", "$JS.API.DIRECT.GET.KEYTURN_red.keyturn.red.id.log", "")
 	ask("get the board's id", "$JS.API.DIRECT.GET.KEYTURN_red.keyturn.red.id.board", "")
-	for _, key := range []string{"member/web/web1", "conf/managers", "join/joiner", "state/x"} {
+	for _, key := range []string{"member/web/web1", "conf/managers", "join/joiner", "state/x", "group/web/x", "challenge/web", "challenge/api"} {
 		ask("get "+key, "$JS.API.DIRECT.GET.KEYTURN_red.keyturn.red."+strings.ReplaceAll(named.Replace(key), "/", ".")+"._", "")
+	}
+	for _, key := range []string{"beacon/web", "beacon/api", "receipt/web/web1/0"} {
+		ask("get "+key, "$JS.API.DIRECT.GET.KEYTURN_red_BOARD.ktboard.red."+strings.ReplaceAll(named.Replace(key), "/", ".")+"._", "")
 	}
 	ask("get anything", "$JS.API.DIRECT.GET.KEYTURN_red", `{"last_by_subj":"keyturn.red.state.x._"}`)
 	ask("ask the leader for any entry", "$JS.API.STREAM.MSG.GET.KEYTURN_red", `{"last_by_subj":"keyturn.red.state.x._"}`)
@@ -234,6 +262,19 @@ func operations(red map[string]string) map[string]func(*wire) string {
 
 	say("have users revoked", "ktrevoke.red."+red["log"])
 
+	for _, key := range []string{
+		"state", "group/web", "group/web/x", "group/api", "member/web/web1", "member/web/web2", "member/web/joiner",
+		"conf/managers", "conf/shared", "challenge/web", "challenge/api", "join/joiner",
+	} {
+		ops["hear "+key] = func(w *wire) string { return w.subscribe(heard("log", named.Replace(key)), "") }
+	}
+	for _, key := range []string{"beacon/web", "beacon/api", "receipt/web/web1/0"} {
+		ops["hear "+key] = func(w *wire) string { return w.subscribe(heard("board", named.Replace(key)), "") }
+	}
+	ops["hear all that is new in a tenant"] = func(w *wire) string { return w.subscribe("ktnews.red.>", "") }
+	ops["hear all that is new"] = func(w *wire) string { return w.subscribe("ktnews.>", "") }
+	say("say something as if it were new", heard("log", "group/web/x"))
+
 	ops["listen to the own inbox"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "") }
 	ops["listen to the own inbox in a group"] = func(w *wire) string { return w.subscribe("_INBOX_"+w.user+".x", "group") }
 	listen("listen to the inbox of web1", "_INBOX_"+red["web1"]+".>")
@@ -249,6 +290,16 @@ func operations(red map[string]string) map[string]func(*wire) string {
 	return ops
 }
 
+// heard is the subject at which tenant red's new entries of a key are heard, or of
+// a whole group.
+func heard(what, key string) string {
+	subject := "ktnews.red." + what + "." + strings.ReplaceAll(key, "/", ".")
+	if key == "group/web" || key == "group/api" {
+		return subject + ".>"
+	}
+	return subject + "._"
+}
+
 // TestWhoMayDoWhat tries every row as everybody.
 func TestWhoMayDoWhat(t *testing.T) {
 	f := startFleet(t)
@@ -257,7 +308,12 @@ func TestWhoMayDoWhat(t *testing.T) {
 	ops := operations(red)
 	all["M"].request("ktput.red.log."+f.words["log"]+".conf.managers._", "set") // so that there is something to get
 	all["M"].request("ktput.red.log."+f.words["log"]+".member.web."+web1+"._", "member")
-	all["M"].request("ktput.red.log."+f.words["log"]+".state.x._", "state")
+	for _, key := range []string{"state.x", "group.web.x", "challenge.web", "challenge.api"} {
+		all["M"].request("ktput.red.log."+f.words["log"]+"."+key+"._", key)
+	}
+	for _, key := range []string{"beacon.web", "beacon.api"} {
+		all["M"].request("ktput.red.board."+f.words["board"]+"."+key+"._", key)
+	}
 	all["J"].request("ktput.red.log.open.join."+joiner+"._", "request")
 	var columns []string
 	cells := 0
@@ -277,9 +333,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 		}
 		for i, who := range columns {
 			want := words[len(words)-len(columns)+i]
-			if strings.HasPrefix(what, "remove the consumer of web1") && want == done { // there has to be one
+			if what == "remove the consumer of web1" && want == done { // there has to be one
 				all["R"].read("KEYTURN_red", "group/web", "keyturn.red.group.web.>")
-				all["R"].read("KEYTURN_red_BOARD", "beacon/web", "ktboard.red.beacon.web.>")
 			}
 			if got := op(all[who]); got != want {
 				t.Errorf("%s: %s is %q, want %q", who, what, got, want)

@@ -58,6 +58,10 @@ func (s *Server) hearRevocations() error {
 		}
 		s.inside = append(s.inside, nc)
 		_, err = nc.Subscribe(jetstream.RevokeSubject("*", "*"), func(m *nats.Msg) {
+			if jetstream.AsksDurability(m) {
+				_ = m.Respond([]byte(jetstream.EmbeddedAlways)) // who asked asks again
+				return
+			}
 			answer := []byte(jetstream.RevokeDone)
 			if err := s.revokeAsked(nc, tenant, m); err != nil {
 				s.logger.Error("a revocation that was asked for has failed", "error", err)

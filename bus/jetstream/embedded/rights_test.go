@@ -232,6 +232,47 @@ func TestTooManyRevocations(t *testing.T) {
 	}
 }
 
+// TestOthersAreRevoked: the server takes everybody's ways to the log out for a moment, and
+// nobody fails for that.
+func TestOthersAreRevoked(t *testing.T) {
+	f := startFleet(t)
+	manager := f.use(t, "manager", f.manager("red")).(*jetstream.Log)
+	replica := f.use(t, "replica", f.replica("web", web1))
+	if err := replica.Connected(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	revoked := make(chan error, 1)
+	go func() {
+		var errs []error
+		for range 50 {
+			key, err := nkeys.CreateUser()
+			if err == nil {
+				var user string
+				if user, err = key.PublicKey(); err == nil {
+					err = manager.Revoke(t.Context(), []string{user})
+				}
+			}
+			errs = append(errs, err)
+		}
+		revoked <- errors.Join(errs...)
+	}()
+	for {
+		for who, l := range map[string]bus.Conn{"a manager": manager, "a replica": replica} {
+			if _, err := l.Get(t.Context(), event.ManagersKey); !errors.Is(err, bus.ErrNotFound) {
+				t.Fatalf("%s reads: %v", who, err)
+			}
+		}
+		select {
+		case err := <-revoked:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
+}
+
 // TestOneFollowOfAScope: a user whose consumers have names of their own can have
 // one of a scope. The later Follow has it, and the earlier is told.
 func TestOneFollowOfAScope(t *testing.T) {

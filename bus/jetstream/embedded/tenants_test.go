@@ -135,6 +135,19 @@ func TestRevokeByRequest(t *testing.T) {
 	}
 }
 
+// TestDurability: the server says by itself that it writes every entry to the disk,
+// to the managers of each tenant.
+func TestDurability(t *testing.T) {
+	s := hosted(t, t.TempDir())
+	for _, tenant := range []string{"red", "blue"} {
+		l, _ := manager(t, s, tenant, s.Secret(tenant))
+		d, err := l.Durability(t.Context())
+		if err != nil || len(d.Reduced) != 0 || len(d.Servers) != 1 || d.Servers[0].Sync != "always" {
+			t.Errorf("%s: %+v, %v", tenant, d, err)
+		}
+	}
+}
+
 // TestLongNames: credentials grow with the names in them, and still log in.
 func TestLongNames(t *testing.T) {
 	s := hosted(t, t.TempDir())

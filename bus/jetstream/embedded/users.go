@@ -50,34 +50,9 @@ func (s *Server) connect(a *account) (*nats.Conn, error) {
 // ManagerCreds makes credentials, in the format of a NATS .creds file, for the
 // tenant's first manager. Those of others are granted by a manager.
 func (s *Server) ManagerCreds(tenant string) ([]byte, error) {
-	creds, err := s.managerCreds(tenant)
-	if err != nil {
-		return nil, fmt.Errorf("embedded bus: making credentials: %w", err)
-	}
-	return creds, nil
-}
-
-func (s *Server) managerCreds(tenant string) ([]byte, error) {
 	mint, err := jetstream.NewMint(s.account(tenant).secret)
 	if err != nil {
 		return nil, err
 	}
-	user, err := nkeys.CreateUser()
-	if err != nil {
-		return nil, err
-	}
-	defer user.Wipe()
-	public, err := user.PublicKey()
-	if err != nil {
-		return nil, err
-	}
-	token, err := mint.Manager(tenant, "first", public)
-	if err != nil {
-		return nil, err
-	}
-	seed, err := user.Seed()
-	if err != nil {
-		return nil, err
-	}
-	return jwt.FormatUserConfig(token, seed)
+	return mint.FirstManager(tenant)
 }

@@ -160,6 +160,13 @@ func (w *wire) publish(subject, reply, body string) (outcome string) {
 	return w.outcome()
 }
 
+// publishHeaders is publish of a message with headers.
+func (w *wire) publishHeaders(subject, reply, headers, body string) (outcome string) {
+	w.t.Helper()
+	w.send("HPUB %s %s %d %d\r\n%s%s\r\n", subject, reply, len(headers), len(headers)+len(body), headers, body)
+	return w.outcome()
+}
+
 // subscribe subscribes, in a queue group if one is named.
 func (w *wire) subscribe(subject, queue string) (outcome string) {
 	w.t.Helper()
