@@ -177,7 +177,7 @@ func (s *Server) obtain(ctx context.Context) error {
 			st := s.currentState()
 			st.Order = o
 			err := s.setState(ctx, st)
-			crash.Point("server/ordered")
+			crash.Point(crash.ServerOrdered)
 			return err
 		},
 	}
@@ -263,7 +263,7 @@ func (s *Server) accept(ctx context.Context, key crypto.Signer, chain [][]byte) 
 	if err := s.keep.savePair(ctx, p); err != nil {
 		return err
 	}
-	crash.Point("server/kept")
+	crash.Point(crash.ServerKept)
 	st := state{Recalled: s.recalled()}
 	st.made(p, s.want, time.Now())
 	if err := s.setState(ctx, st); err != nil {

@@ -111,7 +111,7 @@ func (d dirCache) sweep(name string) error {
 	files, err := os.ReadDir(string(d))
 	for _, f := range files {
 		if durable.Temporary(f.Name()) && strings.HasPrefix(f.Name(), "."+name+".") {
-			err = errors.Join(err, os.Remove(d.path(f.Name())))
+			err = errors.Join(err, durable.Remove(d.path(f.Name())))
 		}
 	}
 	return err

@@ -41,7 +41,10 @@ func TestShow(t *testing.T) {
 
 // hidden are the keys of issuers whose values are not shown: secrets, and pages
 // of PEM.
-var hidden = []string{"issuers.*.account_key", "issuers.*.eab.hmac_key", "issuers.*.roots"}
+var hidden = []string{
+	"issuers.*.account_key", "issuers.*.eab.hmac_key", "issuers.*.roots", "issuers.*.auth.token", "issuers.*.auth.secret_id",
+	"issuers.*.auth_key", "issuers.*.intermediates",
+}
 
 // TestEveryKeyIsJudged: each key that can be written is said to be harmless or
 // not, so that a new one is thought about.
@@ -61,10 +64,14 @@ func TestEveryKeyIsJudged(t *testing.T) {
 	list("issuers.*.policy.", CAPolicy{})
 	list("issuers.*.", ACME{})
 	list("issuers.*.eab.", EAB{})
+	list("issuers.*.auth.", VaultAuth{})
 	list("issuers.*.limits.", Limits{})
+	list("issuers.*.", Vault{})
+	list("issuers.*.", CFSSL{})
+	list("issuers.*.", AWSPCA{})
 	list("defaults.", Defaults{})
 	list("", Shared{})
-	above := []string{"issuers", "issuers.*.eab", "issuers.*.limits", "issuers.*.permitted", "issuers.*.excluded", "issuers.*.policy", "solvers", "zones", "defaults"}
+	above := []string{"issuers", "issuers.*.eab", "issuers.*.auth", "issuers.*.limits", "issuers.*.permitted", "issuers.*.excluded", "issuers.*.policy", "solvers", "zones", "defaults"}
 	for _, key := range keys {
 		n := 0
 		for _, set := range [][]string{harmless, hidden, above} {

@@ -18,15 +18,16 @@ import (
 // Local is the configuration of one process. All fields may be empty, which
 // stands for "not set"; [Sources] fills in the defaults.
 type Local struct {
-	Data      string // data directory; a relative one starts in the working directory
-	Tenant    string // namespace on the bus
-	Bus       string // URL of a bus elsewhere; without it, the embedded one is run
-	NATS      string // listen address of the embedded bus, HOST:PORT; port 0 picks a free one
-	Tenants   string // tenants with accounts of their own on the embedded bus, with commas
-	Advertise string // names and addresses by which other hosts reach the embedded bus, with commas
-	HTTP      string // listen address of metrics and health, HOST:PORT
-	CheckIn   CheckIn
-	Log       Log
+	Data       string // data directory; a relative one starts in the working directory
+	Tenant     string // namespace on the bus
+	Bus        string // URL of a bus elsewhere; without it, the embedded one is run
+	BusMonitor string // where NATS servers of one's own say how they write to the disk
+	NATS       string // listen address of the embedded bus, HOST:PORT; port 0 picks a free one
+	Tenants    string // tenants with accounts of their own on the embedded bus, with commas
+	Advertise  string // names and addresses by which other hosts reach the embedded bus, with commas
+	HTTP       string // listen address of metrics and health, HOST:PORT
+	CheckIn    CheckIn
+	Log        Log
 }
 
 // CheckIn says where a manager reports that it is alive: a dead-man's switch.
@@ -53,6 +54,7 @@ var settings = []setting{
 	{"data", func(l *Local) *string { return &l.Data }, notEmpty},
 	{"tenant", func(l *Local) *string { return &l.Tenant }, name},
 	{"bus", func(l *Local) *string { return &l.Bus }, busURL},
+	{"bus_monitor", func(l *Local) *string { return &l.BusMonitor }, notEmpty},
 	{"nats", func(l *Local) *string { return &l.NATS }, listenAddress},
 	{"tenants", func(l *Local) *string { return &l.Tenants }, nameList},
 	{"advertise", func(l *Local) *string { return &l.Advertise }, hosts},

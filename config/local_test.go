@@ -40,7 +40,7 @@ func TestParseLocal(t *testing.T) {
 
 func TestParseLocalRefuses(t *testing.T) {
 	for in, want := range map[string]string{
-		"dat: x":                    "line 1: dat: unknown key; known here are data, tenant, bus, nats, tenants, advertise, http, check_in, check_in_ttl, log_format, log_level",
+		"dat: x":                    "line 1: dat: unknown key; known here are data, tenant, bus, bus_monitor, nats, tenants, advertise, http, check_in, check_in_ttl, log_format, log_level",
 		"\ndata: x\ndata: y":        "line 3: data: the key is here twice; the first is on line 2",
 		"data:":                     "line 1: data: the key has no value",
 		"data: ''":                  "line 1: data: it is empty",

@@ -19,6 +19,8 @@ type (
 	shownACME    ACME
 	shownEAB     EAB
 	shownSolver  Solver
+	shownVault   VaultAuth
+	shownCFSSL   CFSSL
 )
 
 // Format prints Hidden for a bus whose URL has a password.
@@ -65,6 +67,29 @@ func (e EAB) MarshalJSON() ([]byte, error) { return json.Marshal(e.shown()) }
 func (e EAB) shown() shownEAB {
 	hide(&e.HMACKey)
 	return shownEAB(e)
+}
+
+// Format prints Hidden for the secret ID and the token.
+func (a VaultAuth) Format(s fmt.State, verb rune) { format(s, verb, a.shown()) }
+
+// MarshalJSON encodes what Format prints.
+func (a VaultAuth) MarshalJSON() ([]byte, error) { return json.Marshal(a.shown()) }
+
+func (a VaultAuth) shown() shownVault {
+	hide(&a.SecretID)
+	hide(&a.Token)
+	return shownVault(a)
+}
+
+// Format prints Hidden for the key.
+func (c CFSSL) Format(s fmt.State, verb rune) { format(s, verb, c.shown()) }
+
+// MarshalJSON encodes what Format prints.
+func (c CFSSL) MarshalJSON() ([]byte, error) { return json.Marshal(c.shown()) }
+
+func (c CFSSL) shown() shownCFSSL {
+	hide(&c.AuthKey)
+	return shownCFSSL(c)
 }
 
 // Format prints Hidden for the settings that Diff hides.

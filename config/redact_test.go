@@ -19,7 +19,9 @@ func TestSecretsNeverPrint(t *testing.T) {
 	shared := &config.Shared{
 		Issuers: map[string]config.Issuer{"ca": {Type: "acme", ACME: &config.ACME{
 			Directory: "https://ca.example.com", AccountKey: secret, EAB: &config.EAB{KeyID: "kid", HMACKey: secret},
-		}}},
+		}}, "vault": {Type: "vault", Vault: &config.Vault{
+			Role: "web", Auth: &config.VaultAuth{Method: "approle", SecretID: secret, Token: secret},
+		}}, "cfssl": {Type: "cfssl", CFSSL: &config.CFSSL{Address: "https://ca.example.com", AuthKey: secret}}},
 		Solvers: map[string]config.Solver{},
 	}
 	for name, kind := range config.SolverTypes {
@@ -36,6 +38,8 @@ func TestSecretsNeverPrint(t *testing.T) {
 	values := []any{
 		shared, *shared, shared.Issuers, shared.Issuers["ca"], shared.Issuers["ca"].ACME, *shared.Issuers["ca"].ACME,
 		shared.Issuers["ca"].ACME.EAB, *shared.Issuers["ca"].ACME.EAB, shared.Solvers, shared.Solvers["exec"],
+		shared.Issuers["vault"].Vault.Auth, *shared.Issuers["vault"].Vault.Auth,
+		shared.Issuers["cfssl"].CFSSL, *shared.Issuers["cfssl"].CFSSL,
 		local, *local, local.CheckIn, &local.CheckIn,
 		struct{ Local config.Local }{*local},
 		[]config.CheckIn{local.CheckIn},
@@ -65,9 +69,9 @@ func TestSecretsNeverPrint(t *testing.T) {
 		}
 	}
 	for want, v := range map[string]any{
-		"{acme <nil> {https://ca.example.com false []     {kid (not shown)} (not shown) false <nil>}}":                                 shared.Issuers["ca"],
+		"{acme <nil> {https://ca.example.com false []     {kid (not shown)} (not shown) false <nil>} <nil> <nil> <nil>}":               shared.Issuers["ca"],
 		"{exec map[arguments:(not shown) nonesuch:(not shown) program:https://dns.example.com timeout:https://dns.example.com] 0s []}": shared.Solvers["exec"],
-		"{/data  (not shown)     {(not shown) 1h} { }}":                                                                                *local,
+		"{/data  (not shown)      {(not shown) 1h} { }}":                                                                               *local,
 	} {
 		if got := fmt.Sprint(v); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)

@@ -88,7 +88,7 @@ func (d *dir) Put(_ context.Context, name string, data []byte) error {
 }
 
 func (d *dir) Delete(_ context.Context, name string) error {
-	err := os.Remove(d.file(name))
+	err := durable.Remove(d.file(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -119,7 +119,7 @@ func (d *dir) sweep() {
 	for _, e := range entries {
 		fi, err := e.Info()
 		if err == nil && durable.Temporary(e.Name()) && time.Since(fi.ModTime()) > leftover {
-			_ = os.Remove(filepath.Join(d.path, e.Name()))
+			_ = durable.Remove(filepath.Join(d.path, e.Name()))
 		}
 	}
 }

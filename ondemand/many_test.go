@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/race"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/issuer/localca"
 	"github.com/keyturn/keyturn/ondemand"
@@ -73,15 +74,12 @@ func TestMany(t *testing.T) {
 	}
 }
 
-// raceDetector is true in tests with it, by race_test.go.
-var raceDetector bool
-
 // TestShortLives makes 10,000 handshakes, both ways, over 20 rotations of certificates
 // that are valid for five minutes.
 func TestShortLives(t *testing.T) {
 	const rotations = 20
 	handshakes := 10_000
-	if raceDetector { // with it, each takes ten times as long
+	if race.Enabled { // with it, each takes ten times as long
 		handshakes = 1000
 	}
 	synctest.Test(t, func(t *testing.T) {

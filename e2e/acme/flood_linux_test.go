@@ -19,6 +19,7 @@ import (
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/internal/acmetest"
+	"github.com/keyturn/keyturn/internal/race"
 	"github.com/keyturn/keyturn/solver"
 )
 
@@ -35,7 +36,7 @@ const (
 // memory stays, and who asks for the name that it has gets it.
 func TestUnknownNames(t *testing.T) {
 	names := 100_000
-	if raceDetector {
+	if race.Enabled {
 		names /= 5 // whoever asks is slow then
 	}
 	var asked atomic.Int64

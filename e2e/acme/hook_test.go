@@ -70,7 +70,7 @@ type hooks struct {
 
 func startHooks(t *testing.T, s *nameserver.Server) *hooks {
 	t.Helper()
-	zone, err := rfc2136.New(rfc2136.Config{Server: s.Addr(), KeyName: s.KeyName, KeySecret: s.KeySecret})
+	zone, err := rfc2136.New(rfc2136.Config{Server: s.Addr(), KeyName: s.KeyName, KeySecret: dns.Secret(s.KeySecret)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/race"
 )
 
 // patience is how long a test waits for what has to come: no measure of speed, only so
@@ -51,7 +53,7 @@ func run(m *testing.M) int {
 func build(dir string) error {
 	keyturn, exampleServer = filepath.Join(dir, "keyturn"), filepath.Join(dir, "server")
 	plainServer = exampleServer
-	if !raceDetector {
+	if !race.Enabled {
 		return goBuild(dir, "../../cmd/keyturn", "../../examples/server")
 	}
 	if err := goBuild(dir, "-race", "../../cmd/keyturn", "../../examples/server"); err != nil {

@@ -18,8 +18,13 @@ var (
 )
 
 // Point is where a test may kill the process: SIGKILL, when KEYTURN_CRASH is its
-// name, or the name and how often it was passed, as in "manager/claimed:3".
+// name, or the name and how often it was passed, as in "manager/claimed:3". With
+// KEYTURN_CRASH_PASSED, the names of the points that are passed are added to that
+// file, one a line.
 func Point(name string) {
+	if file := os.Getenv("KEYTURN_CRASH_PASSED"); file != "" {
+		note(file, name)
+	}
 	want, count, _ := strings.Cut(os.Getenv("KEYTURN_CRASH"), ":")
 	if want != name {
 		return
@@ -35,4 +40,15 @@ func Point(name string) {
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
+}
+
+func note(file, name string) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(name + "\n"); err != nil {
+		panic(err)
+	}
 }

@@ -31,45 +31,45 @@ type settings = func(key string) string
 // providers are those of dns-01, by the type of the solver.
 var providers = map[string]func(get settings) (dns.Provider, error){
 	"cloudflare": func(get settings) (dns.Provider, error) {
-		return cloudflare.New(cloudflare.Config{APIToken: get("api_token"), ZoneToken: get("zone_token")}), nil
+		return cloudflare.New(cloudflare.Config{APIToken: dns.Secret(get("api_token")), ZoneToken: dns.Secret(get("zone_token"))}), nil
 	},
 	"route53": func(get settings) (dns.Provider, error) {
 		return route53.New(route53.Config{
-			AccessKeyID: get("access_key_id"), SecretAccessKey: get("secret_access_key"), Region: get("region"),
+			AccessKeyID: get("access_key_id"), SecretAccessKey: dns.Secret(get("secret_access_key")), Region: get("region"),
 			HostedZoneID: get("hosted_zone_id"), AssumeRoleARN: get("assume_role_arn"), ExternalID: get("external_id"),
 		})
 	},
 	"google": func(get settings) (dns.Provider, error) {
 		return google.New(google.Config{
-			Project: get("project"), ServiceAccount: get("service_account"), ManagedZone: get("managed_zone"),
+			Project: get("project"), ServiceAccount: dns.Secret(get("service_account")), ManagedZone: get("managed_zone"),
 		})
 	},
 	"azure": func(get settings) (dns.Provider, error) {
 		return azure.New(azure.Config{
 			SubscriptionID: get("subscription_id"), ResourceGroup: get("resource_group"), Auth: get("auth"),
-			TenantID: get("tenant_id"), ClientID: get("client_id"), ClientSecret: get("client_secret"), Cloud: get("cloud"),
+			TenantID: get("tenant_id"), ClientID: get("client_id"), ClientSecret: dns.Secret(get("client_secret")), Cloud: get("cloud"),
 		})
 	},
 	"digitalocean": func(get settings) (dns.Provider, error) {
-		return digitalocean.New(digitalocean.Config{APIToken: get("api_token")}), nil
+		return digitalocean.New(digitalocean.Config{APIToken: dns.Secret(get("api_token"))}), nil
 	},
 	"hetzner": func(get settings) (dns.Provider, error) {
-		return hetzner.New(hetzner.Config{APIToken: get("api_token")}), nil
+		return hetzner.New(hetzner.Config{APIToken: dns.Secret(get("api_token"))}), nil
 	},
 	"ovh": func(get settings) (dns.Provider, error) {
 		return ovh.New(ovh.Config{
-			Endpoint: get("endpoint"), ApplicationKey: get("application_key"), ApplicationSecret: get("application_secret"),
-			ConsumerKey: get("consumer_key"), ClientID: get("client_id"), ClientSecret: get("client_secret"),
+			Endpoint: get("endpoint"), ApplicationKey: get("application_key"), ApplicationSecret: dns.Secret(get("application_secret")),
+			ConsumerKey: dns.Secret(get("consumer_key")), ClientID: get("client_id"), ClientSecret: dns.Secret(get("client_secret")),
 		})
 	},
 	"gandi": func(get settings) (dns.Provider, error) {
-		return gandi.New(gandi.Config{AccessToken: get("access_token")}), nil
+		return gandi.New(gandi.Config{AccessToken: dns.Secret(get("access_token"))}), nil
 	},
 	"desec": func(get settings) (dns.Provider, error) {
-		return desec.New(desec.Config{APIToken: get("api_token")}), nil
+		return desec.New(desec.Config{APIToken: dns.Secret(get("api_token"))}), nil
 	},
 	"powerdns": func(get settings) (dns.Provider, error) {
-		return powerdns.New(powerdns.Config{URL: get("url"), APIKey: get("api_key"), Server: get("server")})
+		return powerdns.New(powerdns.Config{URL: get("url"), APIKey: dns.Secret(get("api_key")), Server: get("server")})
 	},
 	"exec": func(get settings) (dns.Provider, error) {
 		timeout, err := duration("timeout", get("timeout"))
@@ -81,7 +81,7 @@ var providers = map[string]func(get settings) (dns.Provider, error){
 		}))
 	},
 	"webhook": func(get settings) (dns.Provider, error) {
-		return provider(webhook.New(webhook.Config{URL: get("url"), Secret: get("secret")}))
+		return provider(webhook.New(webhook.Config{URL: get("url"), Secret: dns.Secret(get("secret"))}))
 	},
 	"rfc2136": func(get settings) (dns.Provider, error) {
 		ttl, err := number("ttl", get("ttl"))
@@ -89,13 +89,13 @@ var providers = map[string]func(get settings) (dns.Provider, error){
 			return nil, err
 		}
 		return provider(rfc2136.New(rfc2136.Config{
-			Server: get("server"), KeyName: get("key_name"), KeySecret: get("key_secret"),
+			Server: get("server"), KeyName: get("key_name"), KeySecret: dns.Secret(get("key_secret")),
 			KeyAlgorithm: get("key_algorithm"), Zone: get("zone"), TTL: ttl,
 		}))
 	},
 	"acme-dns": func(get settings) (dns.Provider, error) {
 		return provider(acmedns.New(acmedns.Config{
-			URL: get("url"), Username: get("username"), Password: get("password"),
+			URL: get("url"), Username: get("username"), Password: dns.Secret(get("password")),
 			Subdomain: get("subdomain"), FullDomain: get("full_domain"),
 		}))
 	},

@@ -14,6 +14,7 @@ import (
 
 	acmez "github.com/mholt/acmez/v3/acme"
 
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/solver"
@@ -105,6 +106,7 @@ func (j *job) authorize(ctx context.Context, url string) error {
 	if err != nil {
 		return fmt.Errorf("answering %s for %s: %w", c.Type, c.name, err)
 	}
+	crash.Point(crash.Presented)
 	defer j.clean(ctx, c, done)
 	return j.validate(ctx, url, c)
 }
@@ -119,6 +121,7 @@ func (j *job) validate(ctx context.Context, url string, c *picked) error {
 	if c.Status == acmez.StatusPending { // else an earlier call has asked
 		_, initiated = j.ca.ask(ctx, "asking for the validation of "+c.name, func(ctx context.Context) error {
 			_, err := j.client.InitiateChallenge(ctx, j.account, c.Challenge)
+			crash.Point(crash.Initiated)
 			return err
 		})
 	}

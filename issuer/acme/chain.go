@@ -28,7 +28,7 @@ func (j *job) download(ctx context.Context, o acmez.Order) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	crash.Point("acme/downloaded")
+	crash.Point(crash.Downloaded)
 	var chains []chain
 	for i, c := range got {
 		parsed, err := parseChain(c.ChainPEM)

@@ -115,6 +115,7 @@ func (j *job) order(ctx context.Context) (acmez.Order, error) {
 		return o, fmt.Errorf("ordering at %s: the answer names the order by %s, which is no https URL of at most %d bytes", j.ca.config.Name, shown(o.Location), maxURL)
 	}
 	j.url = o.Location
+	crash.Point(crash.OrderBegun)
 	if record := j.request.Record; record != nil {
 		status := o.Status
 		if !slices.Contains(states, status) {
@@ -258,7 +259,7 @@ func (j *job) await(ctx context.Context, state string) (o acmez.Order, err error
 // whatever else it says: a request that was lost on its way back, or that another
 // process sent, is not sent twice in vain.
 func (j *job) finalize(ctx context.Context, o acmez.Order) (acmez.Order, error) {
-	crash.Point("acme/validated")
+	crash.Point(crash.Validated)
 	var after acmez.Order
 	seen, err := j.ca.ask(ctx, "finalising the order", func(ctx context.Context) (err error) {
 		after, err = j.client.FinalizeOrder(ctx, j.account, acmez.Order{Location: j.url, Finalize: o.Finalize}, j.request.CSR.Raw)
@@ -269,7 +270,7 @@ func (j *job) finalize(ctx context.Context, o acmez.Order) (acmez.Order, error) 
 	})
 	switch {
 	case err == nil:
-		crash.Point("acme/finalised")
+		crash.Point(crash.Finalised)
 		return after, nil
 	case seen.status == http.StatusForbidden && kindOf(err) == "": // the client keeps orderNotReady to itself
 		return j.await(ctx, acmez.StatusReady)

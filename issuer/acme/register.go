@@ -10,6 +10,7 @@ import (
 
 	acmez "github.com/mholt/acmez/v3/acme"
 
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/issuer"
 )
 
@@ -87,6 +88,7 @@ func (s *session) create(ctx context.Context, key crypto.Signer) (got acmez.Acco
 	}
 	_, err = s.ca.ask(ctx, "making the account", func(ctx context.Context) (err error) {
 		got, err = s.client.NewAccount(ctx, wanted)
+		crash.Point(crash.Registered)
 		return err
 	})
 	return got, err
@@ -190,6 +192,7 @@ func (s *session) changeKey(ctx context.Context, a *Account) (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
+	crash.Point(crash.RolledOver)
 	changed := &Account{Key: a.Next, URL: a.URL}
 	s.ca.setAccount(changed)
 	return changed, nil

@@ -30,6 +30,12 @@ const (
 	maxHeader      = 64 << 10         // bytes of an answer's header
 	maxAlternates  = 8                // other chains that are looked at; Let's Encrypt has one or two
 	requestTimeout = 30 * time.Second // one request, its answer included; Let's Encrypt's own limit for one is below
+
+	// A connection by HTTP/2 on which nothing has come for silent is asked whether it
+	// still stands, and given up if no answer comes within answers: a firewall that has
+	// forgotten it says nothing, and every request by it would take requestTimeout.
+	silent  = 5 * time.Second
+	answers = 5 * time.Second
 )
 
 // A transport is the only way to the CA. It lets nothing but https pass, bounds
@@ -57,6 +63,7 @@ func newTransport(c Config) *transport {
 			MaxIdleConnsPerHost:    maxAtOnce,
 			IdleConnTimeout:        90 * time.Second,
 			ForceAttemptHTTP2:      true,
+			HTTP2:                  &http.HTTP2Config{SendPingTimeout: silent, PingTimeout: answers},
 		},
 		timeout: c.Timeout,
 		agent:   agent,

@@ -4,7 +4,6 @@ package issuertest
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -100,14 +99,7 @@ func testOnlyWhatWasAskedFor(t *testing.T, c Config) {
 	} {
 		t.Run(test.title, func(t *testing.T) {
 			test.template.DNSNames = []string{"www." + c.Domain}
-			der, err := x509.CreateCertificateRequest(rand.Reader, &test.template, c.key(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			csr, err := x509.ParseCertificateRequest(der)
-			if err != nil {
-				t.Fatal(err)
-			}
+			csr := RequestWith(t, test.template, c.key(t))
 			chain, err := c.Issuer.Issue(t.Context(), csr, 0)
 			if errors.Is(err, issuer.ErrRefused) {
 				return

@@ -5,7 +5,6 @@ package issuertest
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -64,13 +63,5 @@ func badSignature(t *testing.T, csr *x509.CertificateRequest) *x509.CertificateR
 func noNames(t *testing.T, c Config) *x509.CertificateRequest {
 	t.Helper()
 	template := x509.CertificateRequest{Subject: pkix.Name{Organization: []string{"Keyturn"}}}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &template, c.key(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return csr
+	return RequestWith(t, template, c.key(t))
 }

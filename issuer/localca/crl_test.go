@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/issuertest"
 	"github.com/keyturn/keyturn/issuer/localca"
 )
 
@@ -38,7 +39,7 @@ func crl(t testing.TB, ca *localca.CA, number uint64, revoked ...localca.Revocat
 func TestCRL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, localca.Config{CRLURL: "http://crl.example/ca.crl"})
-		leaf := issue(t, ca, named(t, "www.example.com"), 0)
+		leaf, _ := issuertest.Issue(t, ca, issuertest.Named(t, "www.example.com"), 0)
 		if got := leaf.CRLDistributionPoints; len(got) != 1 || got[0] != "http://crl.example/ca.crl" {
 			t.Errorf("the list is at %v", got)
 		}
@@ -69,7 +70,7 @@ func TestCRL(t *testing.T) {
 
 func TestSigned(t *testing.T) {
 	ca, other := newCA(t, localca.Config{}), newCA(t, localca.Config{})
-	leaf := issue(t, ca, named(t, "www.example.com"), 0)
+	leaf, _ := issuertest.Issue(t, ca, issuertest.Named(t, "www.example.com"), 0)
 	if err := ca.Signed(leaf); err != nil {
 		t.Error(err)
 	}
@@ -97,7 +98,8 @@ func TestOpenSSLRefusesWhatIsRevoked(t *testing.T) {
 				}
 				return path
 			}
-			good, bad := issue(t, ca, named(t, "www.example.com"), 0), issue(t, ca, named(t, "www.example.com"), 0)
+			good, _ := issuertest.Issue(t, ca, issuertest.Named(t, "www.example.com"), 0)
+			bad, _ := issuertest.Issue(t, ca, issuertest.Named(t, "www.example.com"), 0)
 			_, der := crl(t, ca, 1, localca.Revocation{Serial: bad.SerialNumber, At: time.Now(), Reason: issuer.Superseded})
 			list := file("crl.pem", "X509 CRL", der)
 			rootDER, err := ca.RootCRL(1)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/issuertest"
 	"github.com/keyturn/keyturn/issuer/localca"
 	"github.com/keyturn/keyturn/issuer/policy"
 	"github.com/keyturn/keyturn/seal"
@@ -45,7 +46,7 @@ func asking(t testing.TB, extra []pkix.Extension, names ...string) *x509.Certifi
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	return request(t, template, newKey(t))
+	return issuertest.RequestWith(t, template, issuertest.Key(t, issuer.ECDSAP256))
 }
 
 func refused(t *testing.T, ca *localca.CA, csr *x509.CertificateRequest, want string) {
@@ -129,7 +130,7 @@ func TestConstraintsAreForLife(t *testing.T) {
 
 func TestPolicy(t *testing.T) {
 	ca := newCA(t, localca.Config{Allowed: policy.Names{DNS: []string{"*.example.com"}, URI: []string{"spiffe://example.com/web/*"}}})
-	issue(t, ca, asking(t, nil, "www.example.com", "*.example.com", "spiffe://example.com/web/1"), 0)
+	issuertest.Issue(t, ca, asking(t, nil, "www.example.com", "*.example.com", "spiffe://example.com/web/1"), 0)
 	for name, want := range map[string]string{
 		"example.com":               `the CA's policy does not allow "example.com": it allows *.example.com, spiffe://example.com/web/*`,
 		"10.0.0.1":                  `does not allow "10.0.0.1"`,

@@ -3,7 +3,6 @@
 package localca_test
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -31,47 +30,6 @@ func newCA(t testing.TB, c localca.Config) *localca.CA {
 		t.Fatal(err)
 	}
 	return ca
-}
-
-func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
-	key, err := issuer.ECDSAP256.Generate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// request makes a request from a template, as a client that is not ours might.
-func request(t testing.TB, template x509.CertificateRequest, key crypto.Signer) *x509.CertificateRequest {
-	t.Helper()
-	der, err := x509.CreateCertificateRequest(rand.Reader, &template, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return csr
-}
-
-func named(t testing.TB, names ...string) *x509.CertificateRequest {
-	t.Helper()
-	return request(t, x509.CertificateRequest{DNSNames: names}, newKey(t))
-}
-
-func issue(t testing.TB, ca *localca.CA, csr *x509.CertificateRequest, lifetime time.Duration) *x509.Certificate {
-	t.Helper()
-	chain, err := ca.Issue(t.Context(), csr, lifetime)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := issuer.Check(chain, csr, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return leaf
 }
 
 func TestIssuer(t *testing.T) {
@@ -132,12 +90,12 @@ func TestLeaf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr := request(t, x509.CertificateRequest{
+	csr := issuertest.RequestWith(t, x509.CertificateRequest{
 		Subject:  pkix.Name{CommonName: "other.example.com", Organization: []string{"Evil"}},
 		DNSNames: []string{"www.example.com"},
 		URIs:     []*url.URL{u},
-	}, newKey(t))
-	leaf := issue(t, ca, csr, 0)
+	}, issuertest.Key(t, issuer.ECDSAP256))
+	leaf, _ := issuertest.Issue(t, ca, csr, 0)
 	if len(leaf.Subject.Names) != 0 {
 		t.Errorf("the subject %s was copied", leaf.Subject)
 	}
@@ -183,7 +141,7 @@ func TestValidity(t *testing.T) {
 				ca := newCA(t, test.config)
 				time.Sleep(test.age) // in the bubble: no time passes
 				now := time.Now()
-				leaf := issue(t, ca, named(t, "www.example.com"), test.wish)
+				leaf, _ := issuertest.Issue(t, ca, issuertest.Named(t, "www.example.com"), test.wish)
 				if b, l := now.Sub(leaf.NotBefore), leaf.NotAfter.Sub(now); b != test.backdate || l != test.lifetime {
 					t.Errorf("from %s before now to %s after it; want %s and %s", b, l, test.backdate, test.lifetime)
 				}
@@ -196,7 +154,7 @@ func TestEndedCASignsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, localca.Config{IntermediateLifetime: time.Hour})
 		time.Sleep(time.Hour)
-		_, err := ca.Issue(t.Context(), named(t, "www.example.com"), 0)
+		_, err := ca.Issue(t.Context(), issuertest.Named(t, "www.example.com"), 0)
 		if !errors.Is(err, localca.ErrEnded) || errors.Is(err, issuer.ErrRefused) {
 			t.Fatal(err)
 		}
@@ -232,7 +190,7 @@ func TestNames(t *testing.T) {
 		"a.*.example.com": false, "-a.com": false, "a-.com": false, "a_b.com": false, "a b.com": false, "a.com:443": false, "a@b.com": false,
 		"1.2.3.4": false, "a.1": false, "a\x00b.com": false, long + strings.Repeat("a", 62): false, strings.Repeat("a", 64) + ".com": false, "*.1.2": false,
 	} {
-		_, err := ca.Issue(t.Context(), named(t, name), 0)
+		_, err := ca.Issue(t.Context(), issuertest.Named(t, name), 0)
 		if good && err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -264,17 +222,17 @@ func TestRefused(t *testing.T) {
 		}
 		return x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: b}}}
 	}
-	key := newKey(t)
+	key := issuertest.Key(t, issuer.ECDSAP256)
 	for title, csr := range map[string]*x509.CertificateRequest{
-		"is on P-224":                   request(t, names, curve),
-		"has 1536 bits":                 request(t, names, small),
+		"is on P-224":                   issuertest.RequestWith(t, names, curve),
+		"has 1536 bits":                 issuertest.RequestWith(t, names, small),
 		"there is no request":           nil,
-		"101 subject alternative names": request(t, x509.CertificateRequest{DNSNames: many}, key),
-		"tag 1":                         request(t, x509.CertificateRequest{EmailAddresses: []string{"a@example.com"}}, key),
-		"is in the form of IPv6":        request(t, san(7, strings.Repeat("\x00", 10)+"\xff\xff\x0a\x00\x00\x01"), key),
-		"tag 8":                         request(t, san(8, "\x2a\x03"), key), // registeredID
-		`"mailto:a" is not an absolute`: request(t, san(6, "mailto:a"), key),
-		"0 subject alternative names":   request(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "www.example.com"}}, key),
+		"101 subject alternative names": issuertest.RequestWith(t, x509.CertificateRequest{DNSNames: many}, key),
+		"tag 1":                         issuertest.RequestWith(t, x509.CertificateRequest{EmailAddresses: []string{"a@example.com"}}, key),
+		"is in the form of IPv6":        issuertest.RequestWith(t, san(7, strings.Repeat("\x00", 10)+"\xff\xff\x0a\x00\x00\x01"), key),
+		"tag 8":                         issuertest.RequestWith(t, san(8, "\x2a\x03"), key), // registeredID
+		`"mailto:a" is not an absolute`: issuertest.RequestWith(t, san(6, "mailto:a"), key),
+		"0 subject alternative names":   issuertest.RequestWith(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "www.example.com"}}, key),
 	} {
 		_, err := ca.Issue(t.Context(), csr, 0)
 		if !errors.Is(err, issuer.ErrRefused) || !strings.Contains(err.Error(), title) {

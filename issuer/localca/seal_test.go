@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/issuer"
+	"github.com/keyturn/keyturn/issuer/issuertest"
 	"github.com/keyturn/keyturn/issuer/localca"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -46,7 +47,7 @@ func TestSealedCAOpensToTheSame(t *testing.T) {
 			if !got.Root().Equal(ca.Root()) || !got.Intermediate().Equal(ca.Intermediate()) {
 				t.Error("the certificates differ")
 			}
-			leaf := issue(t, got, named(t, "www.example.com"), 0)
+			leaf, _ := issuertest.Issue(t, got, issuertest.Named(t, "www.example.com"), 0)
 			if d := time.Until(leaf.NotAfter); d > time.Hour {
 				t.Errorf("the lifetime %s is not the configured one", d)
 			}

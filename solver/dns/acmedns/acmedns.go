@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -20,10 +21,11 @@ import (
 
 // Config is an account, as its registration gave it.
 type Config struct {
-	URL                string // of the server: https, or http on a loopback address
-	Username, Password string
-	Subdomain          string
-	FullDomain         string
+	URL        string // of the server: https, or http on a loopback address
+	Username   string
+	Password   dns.Secret
+	Subdomain  string
+	FullDomain string
 	// Transport is nil for the default one.
 	Transport http.RoundTripper
 }
@@ -36,6 +38,9 @@ type Provider struct {
 }
 
 var _ dns.Provider = (*Provider)(nil)
+
+// Format prints the account's full domain, whatever the verb.
+func (p *Provider) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, p.c.FullDomain) }
 
 // New returns a provider. It asks nobody anything yet.
 func New(c Config) (*Provider, error) {
@@ -61,7 +66,7 @@ func (p *Provider) Present(ctx context.Context, r dns.Record) error {
 	}
 	return endpoint.Post(ctx, p.client, p.url, body, func(h http.Header) {
 		h.Set("X-Api-User", p.c.Username)
-		h.Set("X-Api-Key", p.c.Password)
+		h.Set("X-Api-Key", string(p.c.Password))
 	})
 }
 

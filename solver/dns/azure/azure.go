@@ -32,8 +32,9 @@ type Config struct {
 	// workload_identity.
 	Auth string
 	// TenantID, ClientID and ClientSecret are an application, for client_secret.
-	TenantID, ClientID, ClientSecret string
-	Cloud                            string // public, which is the default, china or usgovernment
+	TenantID, ClientID string
+	ClientSecret       dns.Secret
+	Cloud              string // public, which is the default, china or usgovernment
 }
 
 // methods are lego's names of what Auth can be.
@@ -53,7 +54,7 @@ func New(c Config) (dns.Provider, error) {
 	if !ok {
 		return nil, unknown("cloud", c.Cloud, clouds)
 	}
-	application := []string{c.TenantID, c.ClientID, c.ClientSecret}
+	application := []string{c.TenantID, c.ClientID, string(c.ClientSecret)}
 	switch complete := !slices.Contains(application, ""); {
 	case method == "env" && !complete:
 		return nil, errors.New("auth client_secret needs tenant_id, client_id and client_secret")
@@ -64,7 +65,7 @@ func New(c Config) (dns.Provider, error) {
 	return lego.New(false, func() (challenge.Provider, error) {
 		return azuredns.NewDNSProviderConfig(&azuredns.Config{
 			SubscriptionID: c.SubscriptionID, ResourceGroup: c.ResourceGroup, Environment: environment,
-			TenantID: c.TenantID, ClientID: c.ClientID, ClientSecret: c.ClientSecret,
+			TenantID: c.TenantID, ClientID: c.ClientID, ClientSecret: string(c.ClientSecret),
 			AuthMethod: method, AuthMSITimeout: identityTime, TTL: ttl,
 		})
 	}), nil

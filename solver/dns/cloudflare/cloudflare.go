@@ -18,8 +18,8 @@ const ttl = 120
 
 // Config is who may change which zones.
 type Config struct {
-	APIToken  string // that may edit DNS, and read zones if there is no ZoneToken
-	ZoneToken string // that may read zones; may be empty
+	APIToken  dns.Secret // that may edit DNS, and read zones if there is no ZoneToken
+	ZoneToken dns.Secret // that may read zones; may be empty
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client
 }
@@ -28,7 +28,7 @@ type Config struct {
 func New(c Config) dns.Provider {
 	return lego.New(true, func() (challenge.Provider, error) {
 		return cloudflare.NewDNSProviderConfig(&cloudflare.Config{
-			AuthToken: c.APIToken, ZoneToken: c.ZoneToken, TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
+			AuthToken: string(c.APIToken), ZoneToken: string(c.ZoneToken), TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
 		})
 	})
 }

@@ -18,7 +18,7 @@ const ttl = 3600
 
 // Config is who may change which zones.
 type Config struct {
-	APIToken string
+	APIToken dns.Secret
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client
 }
@@ -27,7 +27,7 @@ type Config struct {
 func New(c Config) dns.Provider {
 	return lego.New(true, func() (challenge.Provider, error) {
 		return desec.NewDNSProviderConfig(&desec.Config{
-			Token: c.APIToken, TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
+			Token: string(c.APIToken), TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
 		})
 	})
 }

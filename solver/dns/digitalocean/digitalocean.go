@@ -18,7 +18,7 @@ const ttl = 30
 
 // Config is who may change which zones.
 type Config struct {
-	APIToken string
+	APIToken dns.Secret
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client
 }
@@ -27,7 +27,7 @@ type Config struct {
 func New(c Config) dns.Provider {
 	return lego.New(true, func() (challenge.Provider, error) {
 		return digitalocean.NewDNSProviderConfig(&digitalocean.Config{
-			AuthToken: c.APIToken, TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
+			AuthToken: string(c.APIToken), TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
 		})
 	})
 }

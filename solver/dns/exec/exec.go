@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,8 +38,8 @@ const (
 
 // Config is which program to run.
 type Config struct {
-	Program   string // an absolute path
-	Arguments []string
+	Program   string        // an absolute path
+	Arguments dns.Secrets   // that go before the action
 	Timeout   time.Duration // of one call; 0 is a minute
 }
 
@@ -46,6 +47,9 @@ type Config struct {
 type Provider struct{ c Config }
 
 var _ dns.Provider = (*Provider)(nil)
+
+// Format prints the program, whatever the verb.
+func (p *Provider) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, p.c.Program) }
 
 // New returns a provider. It does not look whether the program is there.
 func New(c Config) (*Provider, error) {

@@ -18,7 +18,7 @@ const ttl = 300
 
 // Config is who may change which zones.
 type Config struct {
-	AccessToken string
+	AccessToken dns.Secret
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client
 }
@@ -28,7 +28,7 @@ func New(c Config) dns.Provider {
 	// Taking a record away takes all TXT records of the name away.
 	return lego.New(false, func() (challenge.Provider, error) {
 		return gandiv5.NewDNSProviderConfig(&gandiv5.Config{
-			PersonalAccessToken: c.AccessToken, TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
+			PersonalAccessToken: string(c.AccessToken), TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
 		})
 	})
 }

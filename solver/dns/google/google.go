@@ -29,7 +29,7 @@ type Config struct {
 	Project string
 	// ServiceAccount is the JSON of a service account's key; "" is the application
 	// default credentials of the process.
-	ServiceAccount string
+	ServiceAccount dns.Secret
 	ManagedZone    string // "" is found by the name
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/solver/dns"
 	"github.com/keyturn/keyturn/solver/dns/google"
 	"github.com/keyturn/keyturn/solver/dns/internal/apitest"
 )
@@ -85,7 +86,7 @@ func TestService(t *testing.T) {
 	}
 	var s apitest.Store
 	p, err := google.New(google.Config{
-		Project: "p", ServiceAccount: string(account),
+		Project: "p", ServiceAccount: dns.Secret(account),
 		HTTPClient: apitest.Client(t, service(t, &s), "oauth2.googleapis.com", "dns.googleapis.com"),
 	})
 	if err != nil {

@@ -23,7 +23,7 @@ const (
 
 // Config is who may change which zones.
 type Config struct {
-	APIToken string // of the Cloud project that has the zones
+	APIToken dns.Secret // of the Cloud project that has the zones
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client
 }
@@ -32,7 +32,7 @@ type Config struct {
 func New(c Config) dns.Provider {
 	return lego.New(true, func() (challenge.Provider, error) {
 		return hetzner.NewDNSProviderConfig(&hetzner.Config{
-			APIToken: c.APIToken, TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
+			APIToken: string(c.APIToken), TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
 			PropagationTimeout: changeTime, PollingInterval: changePause,
 		})
 	})

@@ -28,9 +28,11 @@ var endpoints = []string{defaultEndpoint, "ovh-us", "ovh-ca"}
 // Config is who may change which zones: an application with a consumer key, or an
 // OAuth2 client.
 type Config struct {
-	Endpoint                                       string // "" is ovh-eu
-	ApplicationKey, ApplicationSecret, ConsumerKey string
-	ClientID, ClientSecret                         string
+	Endpoint                       string // "" is ovh-eu
+	ApplicationKey                 string
+	ApplicationSecret, ConsumerKey dns.Secret
+	ClientID                       string
+	ClientSecret                   dns.Secret
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client
 }
@@ -43,20 +45,20 @@ func New(c Config) (dns.Provider, error) {
 	if !slices.Contains(endpoints, c.Endpoint) {
 		return nil, fmt.Errorf("endpoint is %.40q; known are %s", c.Endpoint, strings.Join(endpoints, ", "))
 	}
-	application := []string{c.ApplicationKey, c.ApplicationSecret, c.ConsumerKey}
-	client := []string{c.ClientID, c.ClientSecret}
+	application := []string{c.ApplicationKey, string(c.ApplicationSecret), string(c.ConsumerKey)}
+	client := []string{c.ClientID, string(c.ClientSecret)}
 	var oauth *ovh.OAuth2Config
 	switch {
 	case !slices.Contains(application, "") && strings.Join(client, "") == "":
 	case !slices.Contains(client, "") && strings.Join(application, "") == "":
-		oauth = &ovh.OAuth2Config{ClientID: c.ClientID, ClientSecret: c.ClientSecret}
+		oauth = &ovh.OAuth2Config{ClientID: c.ClientID, ClientSecret: string(c.ClientSecret)}
 	default:
 		return nil, errors.New("give application_key, application_secret and consumer_key, or client_id and client_secret: all of the one, none of the other")
 	}
 	return lego.New(true, func() (challenge.Provider, error) {
 		return ovh.NewDNSProviderConfig(&ovh.Config{
-			APIEndpoint: c.Endpoint, ApplicationKey: c.ApplicationKey, ApplicationSecret: c.ApplicationSecret,
-			ConsumerKey: c.ConsumerKey, OAuth2Config: oauth, TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
+			APIEndpoint: c.Endpoint, ApplicationKey: c.ApplicationKey, ApplicationSecret: string(c.ApplicationSecret),
+			ConsumerKey: string(c.ConsumerKey), OAuth2Config: oauth, TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
 		})
 	}), nil
 }

@@ -25,7 +25,7 @@ const (
 // Config is which server, and who may change it.
 type Config struct {
 	URL    string // without /api/v1
-	APIKey string
+	APIKey dns.Secret
 	Server string // "" is localhost, which is what a server calls itself
 	// HTTPClient's transport is used; nil is the default one.
 	HTTPClient *http.Client
@@ -42,7 +42,7 @@ func New(c Config) (dns.Provider, error) {
 	}
 	return lego.New(true, func() (challenge.Provider, error) {
 		return pdns.NewDNSProviderConfig(&pdns.Config{
-			Host: host, APIKey: c.APIKey, ServerName: c.Server, APIVersion: apiVersion,
+			Host: host, APIKey: string(c.APIKey), ServerName: c.Server, APIVersion: apiVersion,
 			TTL: ttl, HTTPClient: lego.Client(c.HTTPClient),
 		})
 	}), nil

@@ -34,10 +34,10 @@ const (
 type Config struct {
 	Server       string // HOST:PORT of the zone's primary
 	KeyName      string
-	KeySecret    string // base64
-	KeyAlgorithm string // hmac-sha256, which "" is, or hmac-sha512
-	Zone         string // to update; "" is the one that the record is in
-	TTL          int    // of records, in seconds; 0 is 60
+	KeySecret    dns.Secret // base64
+	KeyAlgorithm string     // hmac-sha256, which "" is, or hmac-sha512
+	Zone         string     // to update; "" is the one that the record is in
+	TTL          int        // of records, in seconds; 0 is 60
 }
 
 // A Provider adds and takes away exactly the records that it is told.
@@ -48,6 +48,11 @@ type Provider struct {
 
 var _ dns.Keeper = (*Provider)(nil)
 
+// Format prints where the zone is updated, and by which key, but not the key.
+func (p *Provider) Format(s fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(s, "%s by the key %s", p.c.Server, p.c.KeyName)
+}
+
 // New returns a provider. It asks nobody anything yet.
 func New(c Config) (*Provider, error) {
 	if host, port, err := net.SplitHostPort(c.Server); err != nil || host == "" || port == "" {
@@ -56,7 +61,7 @@ func New(c Config) (*Provider, error) {
 	if _, ok := mdns.IsDomainName(c.KeyName); !ok || c.KeyName == "" {
 		return nil, errors.New("key_name is no name of a key")
 	}
-	if key, err := base64.StdEncoding.DecodeString(c.KeySecret); err != nil || len(key) < minKey {
+	if key, err := base64.StdEncoding.DecodeString(string(c.KeySecret)); err != nil || len(key) < minKey {
 		return nil, fmt.Errorf("key_secret must be the base64 of at least %d bytes", minKey)
 	}
 	switch c.KeyAlgorithm {
@@ -115,7 +120,7 @@ func (p *Provider) update(ctx context.Context, r dns.Record, change func(*mdns.M
 
 func (p *Provider) send(ctx context.Context, m *mdns.Msg) error {
 	m.SetTsig(p.keyName, p.c.KeyAlgorithm+".", fudge, time.Now().Unix())
-	c := &mdns.Client{Net: "tcp", Timeout: exchangeTime, TsigSecret: map[string]string{p.keyName: p.c.KeySecret}}
+	c := &mdns.Client{Net: "tcp", Timeout: exchangeTime, TsigSecret: map[string]string{p.keyName: string(p.c.KeySecret)}}
 	r, _, err := c.ExchangeContext(ctx, m, p.c.Server)
 	if err != nil && (r == nil || r.Rcode == mdns.RcodeSuccess) {
 		return err

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const name = "_acme-challenge.www.example.test"
 
 func config(s *nameserver.Server) rfc2136.Config {
-	return rfc2136.Config{Server: s.Addr(), KeyName: s.KeyName, KeySecret: s.KeySecret, KeyAlgorithm: s.KeyAlgorithm}
+	return rfc2136.Config{Server: s.Addr(), KeyName: s.KeyName, KeySecret: dns.Secret(s.KeySecret), KeyAlgorithm: s.KeyAlgorithm}
 }
 
 func TestUpdates(t *testing.T) {
@@ -78,7 +78,7 @@ func TestSolver(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	s := nameserver.Start(t, nameserver.Options{Zones: []string{"example.test"}})
-	other := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	other := dns.Secret(base64.StdEncoding.EncodeToString(make([]byte, 32)))
 	r := dns.Record{Name: name, Value: "one", Zone: "example.test"}
 	for want, change := range map[string]func(*rfc2136.Config, *dns.Record){
 		"name, secret and algorithm":     func(c *rfc2136.Config, _ *dns.Record) { c.KeySecret = other },
@@ -96,14 +96,14 @@ func TestRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = p.Present(t.Context(), r)
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), c.KeySecret) {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), string(c.KeySecret)) {
 			t.Errorf("want %q: %v", want, err)
 		}
 	}
 }
 
 func TestSettings(t *testing.T) {
-	good := rfc2136.Config{Server: "ns:53", KeyName: "k", KeySecret: base64.StdEncoding.EncodeToString(make([]byte, 32))}
+	good := rfc2136.Config{Server: "ns:53", KeyName: "k", KeySecret: dns.Secret(base64.StdEncoding.EncodeToString(make([]byte, 32)))}
 	if _, err := rfc2136.New(good); err != nil {
 		t.Fatal(err)
 	}

@@ -25,11 +25,12 @@ const (
 type Config struct {
 	// AccessKeyID and SecretAccessKey are a key of AWS. Without both, the AWS SDK
 	// finds the identity of the process: environment, shared files, instance role.
-	AccessKeyID, SecretAccessKey string
-	Region                       string // "" is us-east-1
-	HostedZoneID                 string // "" is found by the name
-	AssumeRoleARN                string // "" is none
-	ExternalID                   string // that the role asks for
+	AccessKeyID     string
+	SecretAccessKey dns.Secret
+	Region          string // "" is us-east-1
+	HostedZoneID    string // "" is found by the name
+	AssumeRoleARN   string // "" is none
+	ExternalID      string // that the role asks for
 }
 
 // New returns a provider. It asks nobody anything yet.
@@ -45,7 +46,7 @@ func New(c Config) (dns.Provider, error) {
 	}
 	return lego.New(true, func() (challenge.Provider, error) {
 		return route53.NewDNSProviderConfig(&route53.Config{
-			AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, Region: c.Region,
+			AccessKeyID: c.AccessKeyID, SecretAccessKey: string(c.SecretAccessKey), Region: c.Region,
 			HostedZoneID: c.HostedZoneID, AssumeRoleArn: c.AssumeRoleARN, ExternalID: c.ExternalID,
 			MaxRetries: maxAttempts, TTL: ttl,
 		})

@@ -26,6 +26,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -40,8 +41,8 @@ const minSecret = 16
 
 // Config is where to post.
 type Config struct {
-	URL    string // https, or http on a loopback address
-	Secret string // that requests are signed with, at least 16 bytes
+	URL    string     // https, or http on a loopback address
+	Secret dns.Secret // that requests are signed with, at least 16 bytes
 	// Transport is nil for the default one.
 	Transport http.RoundTripper
 }
@@ -54,6 +55,9 @@ type Provider struct {
 }
 
 var _ dns.Provider = (*Provider)(nil)
+
+// Format prints the server that is posted to, whatever the verb.
+func (p *Provider) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, p.url.Host) }
 
 // New returns a provider. It asks nobody anything yet.
 func New(c Config) (*Provider, error) {
