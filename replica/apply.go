@@ -3,7 +3,6 @@
 package replica
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn"
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -32,14 +32,16 @@ type pending struct {
 const maxPending = time.Minute
 
 // take takes an update and moves the position, whatever became of it.
-func (r *Replica) take(u bus.Update) {
+func (r *Replica) take(u update) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.position
 	r.position = u.Position
 	if u.CaughtUp {
 		r.status.Following, r.status.LastError = true, nil
-		r.note(r.snapshot.mark())
+		r.dropKeys()
+		r.note(r.snapshot.mark(recordMark))
+		crash.Point(crash.CaughtUp)
 		select {
 		case <-r.caughtUp:
 		default:
@@ -47,9 +49,10 @@ func (r *Replica) take(u bus.Update) {
 		}
 		r.complete()
 		r.kick()
+		r.proveSoon()
 		return
 	}
-	if r.applyLocked(u.Entry) {
+	if r.applyLocked(u.Entry, u.opened) {
 		delete(r.unresolved, u.Key)
 	} else {
 		r.unresolve(u.Entry, before)
@@ -67,28 +70,31 @@ func (r *Replica) note(err error) {
 	}
 }
 
-// applyLocked verifies an entry and applies it, or refuses it. It reports
-// whether that is final: false means that the same entry may be applied later.
-func (r *Replica) applyLocked(entry bus.Entry) (final bool) {
+// applyLocked applies a verified entry, or refuses it. o is what was made of it
+// before, if anything was: it counts for nothing once other managers are trusted. It
+// reports whether that is final: false means that the same entry may be applied later.
+func (r *Replica) applyLocked(entry bus.Entry, o *opened) (final bool) {
 	if !bus.InScope(entry.Key, event.GroupScope(r.group)) {
 		r.refuse(entry.Key, RefusedMoved, errors.New("it is not of this group"))
 		return true
 	}
-	e, err := event.Open(r.managers, r.tenant, entry.Key, entry.Data)
-	if err != nil {
-		reason := reasonOf(err)
-		r.refuse(entry.Key, reason, err)
+	if o == nil || o.by != r.managers.Load() {
+		o = r.open(entry)
+	}
+	if o.err != nil {
+		reason := reasonOf(o.err)
+		r.refuse(entry.Key, reason, o.err)
 		return reason != RefusedSigner && reason != RefusedUnsupported
 	}
-	switch b := e.Body.(type) {
+	switch b := o.event.Body.(type) {
 	case nil: // a type of a newer version
 		r.refuse(entry.Key, RefusedUnsupported, event.ErrUnsupported)
 		return false
 	case *event.Certificate:
-		return !r.newer(b.ID, b.Version, entry) || r.certificate(b, e.Time, entry)
+		return !r.newer(b.ID, b.Version, entry) || r.certificate(b, o.event.Time, entry)
 	case *event.Removal:
 		if r.newer(b.ID, b.Version, entry) {
-			r.remove(b, e.Time, entry)
+			r.remove(b, o.event.Time, entry)
 		}
 	default:
 		r.refuse(entry.Key, RefusedMalformed, fmt.Errorf("a %T in a group's scope", b))
@@ -105,20 +111,43 @@ func (r *Replica) newer(id string, v event.Version, entry bus.Entry) bool {
 	switch {
 	case h == nil || h.version.Less(v):
 		return true
-	case h.version == v && bytes.Equal(h.data, entry.Data):
-		delete(r.failures, id)
-	case h.version == v && event.Same(h.data, entry.Data):
-		delete(r.failures, id)
-		r.replace(id, h, entry)
-	default:
-		r.refuse(entry.Key, RefusedReplay, fmt.Errorf("version %s is not above %s, which is held", v, h.version))
+	case h.version == v:
+		if !h.lost && h.is(entry.Data) {
+			delete(r.failures, id)
+			return false
+		}
+		if data := r.event(id, h); data == nil || event.Same(data, entry.Data) {
+			delete(r.failures, id)
+			r.replace(id, h, entry)
+			return false
+		}
 	}
+	r.refuse(entry.Key, RefusedReplay, fmt.Errorf("version %s is not above %s, which is held", v, h.version))
 	return false
+}
+
+// event returns the signed event of what is held, nil where it cannot be read any more.
+// The bus is followed from its start then: it brings it again.
+func (r *Replica) event(id string, h *held) []byte {
+	data, err := h.text.Load().read()
+	if err == nil {
+		return data
+	}
+	h.lost = true
+	r.logger.Error("what is held of a certificate cannot be read; it is served on where it is open, and asked for again", "managed_id", id, "error", err)
+	if r.agrees == nil {
+		r.followAgain(bus.Position{})
+	}
+	return nil
 }
 
 // certificate reports whether it is live.
 func (r *Replica) certificate(c *event.Certificate, signed time.Time, entry bus.Entry) bool {
-	received := r.received(entry)
+	return r.first(c) && r.seal(c, signed, entry) || r.put(c, signed, entry)
+}
+
+// put has a certificate served that is proven before.
+func (r *Replica) put(c *event.Certificate, signed time.Time, entry bus.Entry) bool {
 	key, err := c.OpenKey(r.tenant, r.keys)
 	if err != nil {
 		r.refuse(entry.Key, RefusedKey, err)
@@ -142,14 +171,29 @@ func (r *Replica) certificate(c *event.Certificate, signed time.Time, entry bus.
 		r.fail(c.ID, c.Version, err)
 		return false
 	}
-	delete(r.unresolved, entry.Key) // before the snapshot notes where to resume
-	h := &held{version: c.Version, data: entry.Data, at: received, served: time.Now(), lag: received.Sub(signed)}
-	h.describe(c)
-	r.hold(c.ID, h, key, entry.Position)
-	r.status.Applied++
-	r.logger.Info("certificate is live", "managed_id", c.ID, "version", c.Version.String(), "names", c.Names, "not_after", c.NotAfter)
+	h := r.holdable(c, signed, entry)
+	h.proven = true
+	r.live(c, h, entry)
 	r.changed(Change{ID: c.ID, Version: c.Version, Leaf: r.leafInUse(c.ID), Previous: previous})
 	return true
+}
+
+// holdable returns what is to be held of a certificate.
+func (r *Replica) holdable(c *event.Certificate, signed time.Time, entry bus.Entry) *held {
+	h := newHeld(c.Version, entry.Data)
+	h.at, h.served = r.received(entry), time.Now()
+	h.lag = h.at.Sub(signed)
+	h.describe(c)
+	return h
+}
+
+// live notes that a certificate is served.
+func (r *Replica) live(c *event.Certificate, h *held, entry bus.Entry) {
+	crash.Point(crash.Served)
+	delete(r.unresolved, entry.Key) // before the snapshot notes where to resume
+	r.hold(c.ID, h, entry.Position)
+	r.status.Applied++
+	r.logger.Info("certificate is live", "managed_id", c.ID, "version", c.Version.String(), "names", c.Names, "not_after", c.NotAfter)
 }
 
 // leafInUse returns the leaf that the store holds under the id.
@@ -166,43 +210,49 @@ func (r *Replica) leafInUse(id string) *x509.Certificate {
 func (r *Replica) remove(b *event.Removal, signed time.Time, entry bus.Entry) {
 	received := r.received(entry)
 	r.store.Remove(b.ID)
+	crash.Point(crash.Dropped)
 	delete(r.unresolved, entry.Key) // before the snapshot notes where to resume
-	r.hold(b.ID, &held{version: b.Version, removed: true, data: entry.Data, at: received, lag: received.Sub(signed)}, nil, entry.Position)
+	h := newHeld(b.Version, entry.Data)
+	h.removed, h.proven, h.at, h.lag = true, true, received, received.Sub(signed)
+	r.hold(b.ID, h, entry.Position)
 	r.status.Removed++
 	r.logger.Info("certificate is removed", "managed_id", b.ID, "version", b.Version.String())
 	r.changed(Change{ID: b.ID, Version: b.Version})
 }
 
 // hold makes h what is held of the id, in memory and in the snapshot.
-func (r *Replica) hold(id string, h *held, key []byte, at bus.Position) {
+func (r *Replica) hold(id string, h *held, at bus.Position) {
 	if p, ok := r.pending[id]; ok {
 		p.timer.Stop()
 		delete(r.pending, id)
 	}
 	// During catch-up the mark that follows makes everything durable at once.
 	sync := r.status.Following
-	err := r.snapshot.add(id, h, key, sync)
+	err := r.snapshot.add(id, h, sync)
+	crash.Point(crash.Noted)
 	r.history.add(at, id, r.held[id])
 	r.held[id] = h
 	r.note(err)
 	delete(r.failures, id)
 	delete(r.proofs, id)
-	r.dropKeys()
+	if r.status.Following { // else when all is taken: it looks at everything that is held
+		r.dropKeys()
+	}
 	r.kick()
 }
 
 // replace takes another signature of what is held.
 func (r *Replica) replace(id string, old *held, entry bus.Entry) {
-	key, err := r.openKey(old)
-	if err != nil {
-		r.note(err)
-		return
-	}
-	h := *old
-	h.data = entry.Data
-	err = r.snapshot.add(id, &h, key, r.status.Following)
-	r.held[id] = &h
+	h := newHeld(old.version, entry.Data)
+	h.removed, h.proven, h.sealed, h.notAfter = old.removed, old.proven, old.sealed, old.notAfter
+	h.at, h.served, h.lag = old.at, old.served, old.lag
+	err := r.snapshot.add(id, h, r.status.Following)
+	r.held[id] = h
 	r.note(err)
+	if !h.proven {
+		r.unproven = append(r.unproven, id)
+		r.proveSoon()
+	}
 }
 
 func (r *Replica) changed(c Change) {
@@ -226,7 +276,7 @@ func (r *Replica) later(c *event.Certificate, entry bus.Entry) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if p, ok := r.pending[c.ID]; ok && p.version == c.Version && !r.closed {
-			r.applyLocked(entry)
+			r.applyLocked(entry, nil)
 		}
 	})}
 }
@@ -238,33 +288,6 @@ func parsePair(c *event.Certificate, pkcs8 []byte) (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("the private key does not parse: %w", err)
 	}
 	return tls.Certificate{Certificate: c.Chain, PrivateKey: key}, nil
-}
-
-// lazyPair is parsePair for the first handshake that needs it.
-func lazyPair(c *event.Certificate, unlock func() ([]byte, error)) func() (tls.Certificate, error) {
-	return func() (tls.Certificate, error) {
-		key, err := unlock()
-		if err != nil {
-			return tls.Certificate{}, fmt.Errorf("opening the private key: %w", err)
-		}
-		return parsePair(c, key)
-	}
-}
-
-// openKey returns the private key of what is held, nil after a removal.
-func (r *Replica) openKey(h *held) ([]byte, error) {
-	if h.key.aead != nil {
-		return h.key.unlock()
-	}
-	e, err := event.Trusted(r.tenant, h.data)
-	if err != nil {
-		return nil, err
-	}
-	c, ok := e.Body.(*event.Certificate)
-	if !ok {
-		return nil, nil
-	}
-	return c.OpenKey(r.tenant, r.keys)
 }
 
 func reasonOf(err error) Reason {

@@ -77,7 +77,7 @@ func (r *Replica) takeBeacon(u bus.Update) error {
 		b.live = true
 		return nil
 	}
-	e, err := event.Open(r.managers, r.tenant, u.Key, u.Data)
+	e, err := event.Open(*r.managers.Load(), r.tenant, u.Key, u.Data)
 	if err != nil {
 		r.refuse(u.Key, reasonOf(err), err)
 		return nil
@@ -221,7 +221,7 @@ func (r *Replica) yielded(entry bus.Entry) {
 	r.history.from = entry.Position // of what was held before it is not known when
 	if id, ok := r.idOf(entry.Key); ok {
 		h := r.held[id]
-		r.agrees[id] = h != nil && bytes.Equal(h.data, entry.Data)
+		r.agrees[id] = h != nil && h.is(entry.Data)
 	}
 }
 

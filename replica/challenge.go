@@ -93,7 +93,7 @@ func (r *Replica) openChallenges(entry bus.Entry) *event.Challenges {
 		r.refuse(entry.Key, RefusedMoved, errors.New("it is not what this group answers"))
 		return nil
 	}
-	e, err := event.Open(r.managers, r.tenant, entry.Key, entry.Data)
+	e, err := event.Open(*r.managers.Load(), r.tenant, entry.Key, entry.Data)
 	if err != nil {
 		r.strangeChallenges = errors.Is(err, seal.ErrUnknownSigner)
 		r.refuse(entry.Key, reasonOf(err), err)
@@ -104,6 +104,11 @@ func (r *Replica) openChallenges(entry bus.Entry) *event.Challenges {
 		r.refuse(entry.Key, RefusedUnsupported, event.ErrUnsupported)
 		return nil
 	}
+	if e.Time.Before(r.challengesSigned) {
+		r.refuse(entry.Key, RefusedReplay, errOlder)
+		return nil
+	}
+	r.challengesSigned = e.Time
 	return body
 }
 

@@ -26,18 +26,27 @@
 // group's key, its (epoch, generation) is above the last one of its
 // certificate, and the certificate is good. What is held may come again, also
 // signed by another manager. Everything else is counted by reason, logged once,
-// and left out; the stream goes on.
+// and left out; the stream goes on. What has no generation, the member's entry and the
+// challenges of CAs, is taken unless it was signed before what was taken last, as far
+// back as this process knows.
+//
+// Where a replica gets a certificate during catch-up and has had none of it before, there
+// is nothing that a bad one could take the place of. It is served at once then, and its
+// private key opened and its certificate checked at the end of catch-up, in the
+// background, or by the first handshake that needs it. One that turns out to be no good
+// is refused then. Until it is proven, receipts do not say that it is served.
 //
 // # Snapshot
 //
 // The snapshot is a directory of journal files, mode 0600: signed events, each
-// with its place on the bus and its opened private key. The keys are encrypted
-// under AES-256-GCM with a key of the file that is derived from the group's
-// private key; the same operation authenticates the rest of the record and its
-// place in the file. So only a holder of the group's key can read the keys, or
-// write a file that is believed. A file that was cut or changed is good up to
-// there; what follows is fetched from the bus again. The last three files are
-// kept, but for those that only a former key of the group opens.
+// with its place on the bus and a tag of AES-256-GCM, by a key of the file that is
+// derived from the group's private key. The tag authenticates the record and its
+// place in the file. So only a holder of the group's key can write a file that is
+// believed, or open the private keys, which stay sealed in the events. A start
+// verifies no signature and opens no key: the first handshake that needs a
+// certificate opens its. A file that was cut or changed is good up to there; what
+// follows is fetched from the bus again. The last three files are kept, but for those
+// that only a former key of the group opens.
 //
 // # Challenges of CAs
 //

@@ -49,8 +49,10 @@ type follower struct {
 	// source said that it does not know the place.
 	from    func() bus.Position
 	restart func()
+	// open, if not nil, opens entries before they are taken, several at once.
+	open func(bus.Entry) *opened
 	// take takes an update. After an error the same comes again.
-	take func(bus.Update) error
+	take func(update) error
 	// lost is told why the scope is not followed, before the next attempt.
 	lost func(error)
 	// rest, if not nil, says how long to wait at least before the next attempt.
@@ -112,7 +114,12 @@ func (f *follower) run(ctx context.Context) {
 func (f *follower) follow(ctx context.Context) (progress bool, err error) {
 	ctx, stop := f.begin(ctx)
 	defer stop()
-	for u, err := range f.source.Follow(ctx, f.scope, f.from()) {
+	updates := f.source.Follow(ctx, f.scope, f.from())
+	turns := plain(updates)
+	if f.open != nil {
+		turns = ahead(ctx, stop, updates, f.open)
+	}
+	for u, err := range turns {
 		if errors.Is(err, bus.ErrPosition) {
 			f.restart()
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/durable"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -249,6 +250,7 @@ func (j *join) finish(m *event.Member) (*Membership, error) {
 	if err := ms.write(string(j.dir)); err != nil {
 		return nil, fmt.Errorf("replica: joining: writing the membership: %w", err)
 	}
+	crash.Point(crash.Joined)
 	j.dir.tidy()
 	j.logger.Info("joined", "member", ms.ID, "name", ms.Name, "group", ms.Group)
 	return ms, nil

@@ -105,7 +105,7 @@ func (d joinDir) writeBus(url string, roots [][]byte) error {
 		return err
 	}
 	if len(roots) == 0 {
-		if err := os.Remove(d.file(bus.RootsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := durable.Remove(d.file(bus.RootsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("replica: joining: %w", err)
 		}
 		return nil
@@ -161,7 +161,7 @@ func (d joinDir) readMember(j *join) (*event.Member, error) {
 // without harm.
 func (d joinDir) tidy() {
 	for _, name := range []string{requestFile, answerFile} {
-		_ = os.Remove(d.file(name))
+		_ = durable.Remove(d.file(name))
 	}
 }
 

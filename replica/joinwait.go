@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // errAgain ends an attempt after which the host logs in as itself.
@@ -91,6 +92,7 @@ func (j *join) attempt(ctx context.Context) error {
 // ask appends the request.
 func (j *join) ask(ctx context.Context, log bus.Log) error {
 	_, err := log.Append(ctx, event.JoinKey(j.token.ID), bus.Position{}, j.request)
+	crash.Point(crash.Asked)
 	conflict := (*bus.ConflictError)(nil)
 	if errors.As(err, &conflict) {
 		return errPermanent{ErrTokenUsed}
@@ -111,6 +113,7 @@ func (j *join) answer(data []byte) (done bool, err error) {
 	if err := j.dir.write(answerFile, data); err != nil {
 		return false, errPermanent{err}
 	}
+	crash.Point(crash.AnswerKept)
 	first := j.member == nil
 	j.member = m
 	switch {

@@ -32,22 +32,20 @@ import (
 // A record, integers big-endian:
 //
 //	length of the rest (4), nonce (12), kind (1), length of the position (2),
-//	the position's text, length of the event (4), the event, and the private
-//	key (PKCS #8, perhaps empty) under AES-256-GCM with its tag (16)
+//	the position's text, length of the event (4), the event, tag (16)
 //
-// The tag authenticates, as associated data, the record's number in the file
-// and everything before the private key. So a record cannot be changed, moved,
-// repeated or left out without the file ending there.
+// The tag is that of AES-256-GCM. It authenticates, as associated data, the record's
+// number in the file and everything from the kind to the event. So a record cannot be
+// changed, moved, repeated or left out without the file ending there. Nothing is
+// encrypted by it: the secret in an event is sealed to the group.
 const (
-	magic     = "KTSNAP1\n"
+	magic     = "KTSNAP2\n"
 	saltSize  = 32
 	headSize  = len(magic) + len(seal.KeyID{}) + saltSize
 	nonceSize = 12
 	tagSize   = 16
-	// maxRecord bounds a record, in bytes: an event, a key, and the rest.
-	maxRecord = event.MaxSize + 64<<10
-	// maxJournal bounds a file that is read, in bytes.
-	maxJournal = 4 << 30
+	// maxRecord bounds a record, in bytes: an event, and the rest.
+	maxRecord = event.MaxSize + 1<<10
 	// keepFiles is how many files are kept, the newest included.
 	keepFiles = 3
 )
@@ -55,60 +53,57 @@ const (
 type recordKind byte
 
 const (
-	// recordEntry is an event that was applied, and its key.
+	// recordEntry is an event that was applied, and is proven: see proof.go.
 	recordEntry recordKind = iota + 1
 	// recordMark only moves the position.
 	recordMark
 	// recordBase ends what a new file starts with: everything that was held.
 	// Without it a file is incomplete and moves no position.
 	recordBase
+	// recordSealed is an event that was applied, and is not proven.
+	recordSealed
+	// recordProven says that everything in the file before it is proven.
+	recordProven
 )
 
 type record struct {
 	kind     recordKind
 	position bus.Position
 	event    []byte
-	key      lockedKey
 }
 
-// A lockedKey is a private key as it stands in a file, and how to unlock it.
-type lockedKey struct {
-	aead       cipher.AEAD
-	nonce      []byte
-	associated []byte
-	ciphertext []byte
-}
+// The number of a record is not written. Where its tag is made or checked, it stands
+// for a moment in the last of the recordHead bytes before what the tag authenticates,
+// which are those of the length and the nonce: so nothing has to be copied.
+const (
+	recordHead = 4 + nonceSize
+	numberAt   = recordHead - 8
+)
 
-// unlock returns PKCS #8 DER.
-func (k lockedKey) unlock() ([]byte, error) {
-	return k.aead.Open(nil, k.nonce, k.ciphertext, k.associated)
-}
-
-// encodeRecord encodes and encrypts; the result includes the length.
-func encodeRecord(aead cipher.AEAD, number uint64, kind recordKind, at bus.Position, ev, key []byte) ([]byte, lockedKey, error) {
-	position := at.String()
+// encodeRecord encodes and authenticates; the result includes the length.
+func encodeRecord(aead cipher.AEAD, number uint64, kind recordKind, at bus.Position, ev []byte) ([]byte, error) {
 	if err := checkPosition(at); err != nil {
-		return nil, lockedKey{}, err
+		return nil, err
 	}
-	nonce := make([]byte, nonceSize)
-	_, _ = rand.Read(nonce) // never fails: see crypto/rand
-	clear := []byte{byte(kind)}
-	clear = binary.BigEndian.AppendUint16(clear, uint16(len(position)))
-	clear = append(clear, position...)
-	clear = binary.BigEndian.AppendUint32(clear, uint32(len(ev)))
-	clear = append(clear, ev...)
-	associated := numbered(number, clear)
-	ciphertext := aead.Seal(nil, nonce, key, associated)
-
-	n := len(nonce) + len(clear) + len(ciphertext)
+	position := at.String()
+	n := nonceSize + 1 + 2 + len(position) + 4 + len(ev) + tagSize
 	if n > maxRecord {
-		return nil, lockedKey{}, fmt.Errorf("a record of %d bytes is larger than the %d that are read back", n, maxRecord)
+		return nil, fmt.Errorf("a record of %d bytes is larger than the %d that are read back", n, maxRecord)
 	}
-	out := binary.BigEndian.AppendUint32(make([]byte, 0, 4+n), uint32(n))
-	out = append(out, nonce...)
-	out = append(out, clear...)
-	out = append(out, ciphertext...)
-	return out, lockedKey{aead, nonce, associated, ciphertext}, nil
+	out := make([]byte, recordHead, 4+n)
+	binary.BigEndian.PutUint64(out[numberAt:], number)
+	out = append(out, byte(kind))
+	out = binary.BigEndian.AppendUint16(out, uint16(len(position)))
+	out = append(out, position...)
+	out = binary.BigEndian.AppendUint32(out, uint32(len(ev)))
+	out = append(out, ev...)
+
+	var nonce [nonceSize]byte
+	_, _ = rand.Read(nonce[:]) // never fails: see crypto/rand
+	out = aead.Seal(out, nonce[:], nil, out[numberAt:])
+	binary.BigEndian.PutUint32(out, uint32(n))
+	copy(out[4:], nonce[:])
+	return out, nil
 }
 
 // maxPosition is the longest text of a position, in bytes. It comes from the
@@ -125,84 +120,85 @@ func checkPosition(p bus.Position) error {
 	return nil
 }
 
-func numbered(number uint64, clear []byte) []byte {
-	out := make([]byte, 0, 8+len(clear))
-	return append(binary.BigEndian.AppendUint64(out, number), clear...)
-}
-
 var errRecord = errors.New("a record is damaged")
 
-// decodeRecord decodes and authenticates the first record of b and returns the
-// rest. What it returns does not alias b.
-func decodeRecord(aead cipher.AEAD, number uint64, b []byte) (r record, rest []byte, err error) {
+// recordSize returns how long the first record of b is, 0 where b has none that is
+// whole.
+func recordSize(b []byte) int {
 	if len(b) < 4 {
-		return r, nil, errRecord
+		return 0
 	}
 	n := binary.BigEndian.Uint32(b)
-	b = b[4:]
-	if n > maxRecord || uint64(n) > uint64(len(b)) || n < nonceSize+1+2+4+tagSize {
-		return r, nil, errRecord
+	if n > maxRecord || uint64(n) > uint64(len(b)-4) || n < nonceSize+1+2+4+tagSize {
+		return 0
 	}
-	body, rest := b[:n], b[n:]
-	nonce, body := body[:nonceSize], body[nonceSize:]
+	return 4 + int(n)
+}
+
+// decodeRecord decodes and authenticates b, a whole record, and writes over its length
+// and its nonce. The event aliases b.
+func decodeRecord(aead cipher.AEAD, number uint64, b []byte) (r record, err error) {
+	var nonce [nonceSize]byte
+	copy(nonce[:], b[4:])
+	binary.BigEndian.PutUint64(b[numberAt:], number)
+	end := len(b) - tagSize
+	if _, err := aead.Open(nil, nonce[:], b[end:], b[numberAt:end]); err != nil {
+		return r, errRecord
+	}
+	body := b[recordHead:end]
 	p := int(binary.BigEndian.Uint16(body[1:]))
-	if 3+p+4 > len(body)-tagSize {
-		return r, nil, errRecord
-	}
-	e := binary.BigEndian.Uint32(body[3+p:])
-	end := uint64(3+p+4) + uint64(e)
-	if end > uint64(len(body)-tagSize) {
-		return r, nil, errRecord
-	}
-	associated := numbered(number, body[:end])
-	key := lockedKey{aead, slices.Clone(nonce), associated, slices.Clone(body[end:])}
-	if _, err := key.unlock(); err != nil {
-		return r, nil, errRecord
+	if 3+p+4 > len(body) || uint64(len(body)-3-p-4) != uint64(binary.BigEndian.Uint32(body[3+p:])) {
+		return r, errRecord
 	}
 	position, err := bus.ParsePosition(string(body[3 : 3+p]))
 	if err != nil {
-		return r, nil, errRecord
+		return r, errRecord
 	}
-	clear := associated[8:]
-	return record{recordKind(body[0]), position, clear[3+p+4:], key}, rest, nil
+	return record{recordKind(body[0]), position, body[3+p+4:]}, nil
 }
 
 // A journal is the file that is written to.
 type journal struct {
-	file   *os.File
-	aead   cipher.AEAD
-	number uint64 // of the next record
-	size   int64
-	base   int64 // the size after the base record
+	file    *durable.File
+	segment *segment
+	number  uint64 // of the next record
+	size    int64
+	live    int64 // the size of those that have what is held
 }
 
-// append writes a record. It is on the disk after the next sync.
-func (j *journal) append(kind recordKind, at bus.Position, ev, key []byte) (lockedKey, error) {
-	b, locked, err := encodeRecord(j.aead, j.number, kind, at, ev, key)
+// holds notes that an event is held, and drops that one is not held any more; either
+// may be elsewhere.
+func (j *journal) holds(h *held) {
+	if j != nil && h.text.Load().segment == j.segment {
+		j.live += int64(h.text.Load().size)
+	}
+}
+
+func (j *journal) drops(h *held) {
+	if h != nil && h.text.Load().segment == j.segment {
+		j.live -= int64(h.text.Load().size)
+	}
+}
+
+// append writes a record, and returns where its event is from now on. It is on the disk
+// after the next sync.
+func (j *journal) append(kind recordKind, at bus.Position, ev []byte) (*text, error) {
+	b, err := encodeRecord(j.segment.aead, j.number, kind, at, ev)
 	if err != nil {
-		return lockedKey{}, err
+		return nil, err
 	}
 	if _, err := j.file.Write(b); err != nil {
-		return lockedKey{}, err
+		return nil, err
 	}
+	t := &text{segment: j.segment, number: j.number, offset: j.size, size: len(b)}
 	j.number++
 	j.size += int64(len(b))
-	return locked, nil
+	return t, nil
 }
 
 func (j *journal) sync() error { return j.file.Sync() }
 
 func (j *journal) close() error { return j.file.Close() }
-
-// contents is what was read from one file.
-type contents struct {
-	aead     cipher.AEAD
-	records  []record
-	complete bool // the base record was there
-	clean    bool // it was good to the end
-	size     int64
-	base     int64
-}
 
 // fileKey derives the key of a file from its head.
 func fileKey(k *seal.PrivateKey, tenant, group string, salt []byte) (cipher.AEAD, error) {
@@ -215,37 +211,6 @@ func fileKey(k *seal.PrivateKey, tenant, group string, salt []byte) (cipher.AEAD
 		return nil, err
 	}
 	return cipher.NewGCM(block)
-}
-
-// decodeJournal reads as many records as are good.
-func decodeJournal(keys []*seal.PrivateKey, tenant, group string, b []byte) (*contents, error) {
-	if len(b) < headSize || string(b[:len(magic)]) != magic {
-		return nil, errors.New("it is not a snapshot, or was cut at its start")
-	}
-	id := seal.KeyID(b[len(magic):])
-	i := slices.IndexFunc(keys, func(k *seal.PrivateKey) bool { return k.Public().ID() == id })
-	if i < 0 {
-		return nil, fmt.Errorf("it was written with the group's key %s, which is not here", id)
-	}
-	aead, err := fileKey(keys[i], tenant, group, b[headSize-saltSize:headSize])
-	if err != nil {
-		return nil, err
-	}
-	c := &contents{aead: aead, clean: true}
-	for rest := b[headSize:]; len(rest) > 0; {
-		r, after, err := decodeRecord(aead, uint64(len(c.records)), rest)
-		if err != nil {
-			c.clean = false
-			break
-		}
-		c.records = append(c.records, r)
-		rest = after
-		c.size = int64(len(b) - len(rest))
-		if r.kind == recordBase {
-			c.complete, c.base = true, c.size
-		}
-	}
-	return c, nil
 }
 
 // journalKey returns the id of the group's key that a file was written with.
@@ -296,31 +261,35 @@ func newJournal(dir string, n uint64, k *seal.PrivateKey, tenant, group string, 
 
 	path := filepath.Join(dir, fileName(n))
 	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, durable.PrivateFile)
+	f, err := durable.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, durable.PrivateFile)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			_ = f.Close() // the first error is the one to report
-			_ = os.Remove(tmp)
+			_ = durable.Remove(tmp)
 		}
 	}()
 	if _, err := f.Write(head); err != nil {
 		return nil, err
 	}
-	j := &journal{file: f, aead: aead, size: int64(len(head))}
+	read, err := os.Open(tmp) // what is written is read by this, under whatever name
+	if err != nil {
+		return nil, err
+	}
+	j := &journal{file: f, segment: &segment{read, aead}, size: int64(len(head))}
 	if err := write(j); err != nil {
 		return nil, err
 	}
-	if _, err := j.append(recordBase, at, nil, nil); err != nil {
+	if _, err := j.append(recordBase, at, nil); err != nil {
 		return nil, err
 	}
-	j.base = j.size
+	j.live = j.size
 	if err := j.sync(); err != nil {
 		return nil, err
 	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := durable.Rename(tmp, path); err != nil {
 		return nil, err
 	}
 	return j, durable.SyncDir(dir)

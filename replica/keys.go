@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -24,9 +25,13 @@ func (r *Replica) takeMember(u bus.Update) error {
 	return r.applyMember(u.Entry)
 }
 
+// errOlder is why something is refused of which a newer one was taken. When managers
+// signed it tells: they sign what takes the place of something later than that.
+var errOlder = errors.New("a newer one was taken")
+
 func (r *Replica) applyMember(entry bus.Entry) error {
 	r.refusedMember = nil
-	e, err := event.Open(r.managers, r.tenant, entry.Key, entry.Data)
+	e, err := event.Open(*r.managers.Load(), r.tenant, entry.Key, entry.Data)
 	if err != nil {
 		if errors.Is(err, seal.ErrUnknownSigner) {
 			r.refusedMember = &entry // the list of managers may be on its way
@@ -39,6 +44,11 @@ func (r *Replica) applyMember(entry bus.Entry) error {
 		r.refuse(entry.Key, RefusedUnsupported, event.ErrUnsupported)
 		return nil
 	}
+	if e.Time.Before(r.memberSigned) {
+		r.refuse(entry.Key, RefusedReplay, errOlder)
+		return nil
+	}
+	r.memberSigned = e.Time
 	if !m.Revoked.IsZero() && !r.status.Revoked {
 		r.status.Revoked = true
 		r.logger.Error("this member is revoked: nothing new will come, what is here is served on; join anew to go on", "member", m.ID, "revoked", m.Revoked)
@@ -65,7 +75,9 @@ func (r *Replica) grant(granted []*seal.PrivateKey) error {
 	}
 	added := slices.ContainsFunc(granted, func(k *seal.PrivateKey) bool { return !hasKey(r.keys, k.Public().ID()) })
 	r.keys, r.granted = keys, granted
+	crash.Point(crash.KeysTaken)
 	err := r.saveKeys()
+	crash.Point(crash.KeysKept)
 	if added {
 		r.logger.Info("the group has a new key", "key", granted[0].Public().ID().String())
 		r.retry()
@@ -124,6 +136,7 @@ func (r *Replica) dropKeys() {
 		r.logger.Error("a key that is not granted any more stays", "error", err)
 		return
 	}
+	crash.Point(crash.KeysDropped)
 	r.logger.Info("keys of the group that nothing needs any more are dropped", "dropped", len(before)-len(keep))
 	r.kick()
 }

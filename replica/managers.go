@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/durable"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -27,7 +28,7 @@ func (r *Replica) readManagers(dir string) error {
 	if err != nil {
 		return fmt.Errorf("replica: %w", err)
 	}
-	r.managers = pinned
+	r.managers.Store(&pinned)
 	if r.member == nil {
 		return nil
 	}
@@ -45,9 +46,11 @@ func (r *Replica) readManagers(dir string) error {
 		r.logger.Warn("the list of managers here does not follow from the keys that are pinned; those are trusted, and the bus is asked", "file", path, "error", err)
 		return nil
 	}
-	r.managers, r.serial, r.savedSerial = set.Trusted(), set.Serial, set.Serial
-	if !sameSigners(pinned, r.managers) {
-		if err := seal.WriteVerifyKeyFile(filepath.Join(dir, ManagersFile), r.managers...); err != nil {
+	trusted := set.Trusted()
+	r.managers.Store(&trusted)
+	r.serial, r.savedSerial = set.Serial, set.Serial
+	if !sameSigners(pinned, trusted) {
+		if err := seal.WriteVerifyKeyFile(filepath.Join(dir, ManagersFile), trusted...); err != nil {
 			r.logger.Error("which managers are trusted could not be written down again; the list of them here is whole", "error", err)
 		}
 	}
@@ -97,16 +100,17 @@ func (r *Replica) takeManagers(u bus.Update) error {
 		r.refuse(u.Key, RefusedMoved, errors.New("it is not the list of managers"))
 		return nil
 	}
-	set, err := event.OpenManagers(r.managers, r.serial, r.tenant, u.Data)
+	set, err := event.OpenManagers(*r.managers.Load(), r.serial, r.tenant, u.Data)
 	if err != nil {
 		r.refuse(u.Key, reasonOf(err), err)
 		return nil
 	}
 	if trusted := set.Trusted(); set.Serial > r.serial || r.serial == 0 {
-		if !sameSigners(r.managers, trusted) {
+		if !sameSigners(*r.managers.Load(), trusted) {
 			r.logger.Info("the managers that are trusted have changed", "serial", set.Serial, "managers", len(trusted))
 		}
-		r.managers, r.serial = trusted, set.Serial
+		r.managers.Store(&trusted)
+		r.serial = set.Serial
 		r.trusts()
 	}
 	if r.savedSerial == r.serial {
@@ -123,7 +127,8 @@ func (r *Replica) saveManagers(data []byte) error {
 	if err := durable.WriteFile(filepath.Join(r.dir, managersEvent), data, durable.PrivateFile); err != nil {
 		return err
 	}
-	return seal.WriteVerifyKeyFile(filepath.Join(r.dir, ManagersFile), r.managers...)
+	crash.Point(crash.ManagersKept)
+	return seal.WriteVerifyKeyFile(filepath.Join(r.dir, ManagersFile), *r.managers.Load()...)
 }
 
 // trusts tries again what was refused because its signer was not known.

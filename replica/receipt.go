@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // Times of receipts.
@@ -163,6 +164,7 @@ func (p *reporter) put(ctx context.Context, page *event.Receipt) error {
 	if err != nil {
 		return err
 	}
+	crash.Point(crash.Reporting)
 	ctx, stop := context.WithTimeout(ctx, putTimeout)
 	defer stop()
 	return p.board.Put(ctx, event.ReceiptKey(page.Group, page.Member, page.Page), data)
@@ -241,14 +243,18 @@ func (r *Replica) report() (*event.Receipt, []event.Received, map[string][]byte)
 	_, head.Challenges = r.challenges.answered()
 	proofs := make(map[string][]byte, len(r.proofs))
 	for id := range r.proofs {
-		proofs[id] = r.held[id].data
+		if data := r.event(id, r.held[id]); data != nil {
+			proofs[id] = data
+		}
 	}
 	return head, r.servedLocked(), proofs
 }
 
 // Served returns what is held of every managed certificate, removals and
 // failures included, sorted by id. What a snapshot held is served since Open,
-// and when it was received is not known any more.
+// and when it was received is not known any more. What came during catch-up is not
+// said to be served before its private key was opened and its certificate checked,
+// which begins at the end of catch-up.
 func (r *Replica) Served() []event.Received {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -258,10 +264,11 @@ func (r *Replica) Served() []event.Received {
 func (r *Replica) servedLocked() []event.Received {
 	all := make([]event.Received, 0, len(r.held))
 	for id, h := range r.held {
-		all = append(all, event.Received{
-			ID: id, Version: h.version, Removed: h.removed,
-			At: h.at, Served: h.served, Lag: h.lag, Error: r.failures[id].text,
-		})
+		one := event.Received{ID: id, Version: h.version, Removed: h.removed, At: h.at, Lag: h.lag, Error: r.failures[id].text}
+		if h.proven {
+			one.Served = h.served
+		}
+		all = append(all, one)
 	}
 	for id, f := range r.failures {
 		if r.held[id] == nil {

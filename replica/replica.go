@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn"
@@ -60,8 +61,9 @@ type Config struct {
 	// Managers are trusted to sign; nil reads them from Dir, and follows there
 	// which they are if Dir is joined.
 	Managers []*seal.VerifyKey
-	// Keys are the group's private keys, the newest first; nil reads them from
-	// Dir, and follows there which are granted if Dir is joined.
+	// Keys are the group's private keys, the newest first, and all that anything
+	// held is sealed to; nil reads them from Dir, and follows there which are granted
+	// if Dir is joined.
 	Keys []*seal.PrivateKey
 	// Group is the group to follow; "" is the one that Dir is joined to, or
 	// DefaultGroup. Any other than the one that Dir is joined to is an error.
@@ -92,7 +94,8 @@ type Change struct {
 	ID string
 	// Version is the new one.
 	Version event.Version
-	// Leaf is the new certificate, nil after a removal. Previous is the one
+	// Leaf is the new certificate, nil after a removal, or where the one of Version,
+	// served already, turned out to be no good. Previous is the one
 	// before, nil where there was none, or where it was never needed since the
 	// start.
 	Leaf, Previous *x509.Certificate
@@ -126,6 +129,9 @@ type Replica struct {
 	held     map[string]*held   // guarded by mu
 	pending  map[string]pending // guarded by mu
 	position bus.Position       // guarded by mu; the place reached
+	// unproven are ids of what is held and may not be proven. Guarded by mu.
+	unproven []string
+	proving  chan struct{} // says that they may be proven now
 	// unresolved has, by key, what was not applied and may be later. A restart
 	// follows the bus from before the first of them. Guarded by mu.
 	unresolved map[string]unresolved
@@ -135,10 +141,13 @@ type Replica struct {
 	logged     map[string]bool    // guarded by mu; refusals that were logged
 	closed     bool               // guarded by mu
 
-	managers      []*seal.VerifyKey // guarded by mu; those that are trusted
-	serial        uint64            // guarded by mu; of their set, 0 if not known
-	savedSerial   uint64            // guarded by mu; of the set that is written down
-	refusedMember *bus.Entry        // guarded by mu; the member's, if its signer is not known yet
+	managers      atomic.Pointer[[]*seal.VerifyKey] // stored with mu held; those that are trusted
+	serial        uint64                            // guarded by mu; of their set, 0 if not known
+	savedSerial   uint64                            // guarded by mu; of the set that is written down
+	refusedMember *bus.Entry                        // guarded by mu; the member's, if its signer is not known yet
+	// memberSigned and challengesSigned are when the newest that was taken of either was
+	// signed: a bus may give out again what was there before. Guarded by mu.
+	memberSigned, challengesSigned time.Time
 	// strangeChallenges says that the challenges' signer is not known yet. Guarded by
 	// mu.
 	strangeChallenges bool
@@ -176,11 +185,12 @@ func Open(ctx context.Context, c Config) (_ *Replica, err error) {
 	r := &Replica{
 		dir: c.Dir, member: m, followsManagers: m != nil && c.Managers == nil, followsKeys: m != nil && c.Keys == nil,
 		group: cmp.Or(c.Group, DefaultGroup), tenant: cmp.Or(c.Tenant, DefaultTenant),
-		managers: c.Managers, keys: c.Keys, log: c.Log, store: c.Store,
+		keys: c.Keys, log: c.Log, store: c.Store,
 		logger: cmp.Or(c.Logger, slog.Default()), onChange: c.OnChange,
-		started: time.Now(), caughtUp: make(chan struct{}),
+		started: time.Now(), caughtUp: make(chan struct{}), proving: make(chan struct{}, 1),
 		held: make(map[string]*held), pending: make(map[string]pending), logged: make(map[string]bool),
 	}
+	r.managers.Store(&c.Managers)
 	r.logger = r.logger.With("group", r.group)
 	if r.store == nil {
 		r.store = new(keyturn.Store)
@@ -200,15 +210,11 @@ func Open(ctx context.Context, c Config) (_ *Replica, err error) {
 		_ = r.snapshot.close() // nothing was written
 		return nil, err
 	}
-	if r.log == nil {
-		if !restored {
-			_ = r.snapshot.close() // nothing was written
-			return nil, fmt.Errorf("replica: there is neither a bus nor a snapshot in %q: nothing to serve from", dir)
-		}
-		r.stop = func() {}
-		return r, nil
+	if r.log == nil && !restored {
+		_ = r.snapshot.close() // nothing was written
+		return nil, fmt.Errorf("replica: there is neither a bus nor a snapshot in %q: nothing to serve from", dir)
 	}
-	r.start(context.WithoutCancel(ctx), c.Program)
+	r.run(context.WithoutCancel(ctx), c.Program)
 	if restored {
 		return r, nil
 	}
@@ -242,9 +248,20 @@ func (r *Replica) openBus(dir string) error {
 	return nil
 }
 
-// start starts everything that runs until Close.
-func (r *Replica) start(ctx context.Context, program string) {
+// run starts what runs until Close.
+func (r *Replica) run(ctx context.Context, program string) {
 	ctx, r.stop = context.WithCancel(ctx)
+	if r.log != nil {
+		r.follow(ctx, program)
+	}
+	r.running.Go(func() { r.prove(ctx) })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.proveSoon()
+}
+
+// follow starts what runs with a bus until ctx ends.
+func (r *Replica) follow(ctx context.Context, program string) {
 	r.main = r.groupFollower()
 	r.answers = r.challengeFollower()
 	r.memos = append(r.memos, r.answers)
@@ -269,7 +286,7 @@ func (r *Replica) readKeys(dir string) (err error) {
 	if err := event.CheckName(r.group); err != nil {
 		return fmt.Errorf("replica: the group: %w", err)
 	}
-	if r.managers == nil && dir != "" {
+	if *r.managers.Load() == nil && dir != "" {
 		if err := r.readManagers(dir); err != nil {
 			return err
 		}
@@ -279,7 +296,7 @@ func (r *Replica) readKeys(dir string) (err error) {
 			return fmt.Errorf("replica: %w", err)
 		}
 	}
-	if len(r.managers) == 0 || len(r.keys) == 0 {
+	if len(*r.managers.Load()) == 0 || len(r.keys) == 0 {
 		return errors.New("replica: the managers' public keys and the group's private key are needed: set Config.Dir, or Managers and Keys")
 	}
 	r.stored = r.keys
@@ -295,41 +312,23 @@ func (r *Replica) restore(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	r.snapshot, r.held, r.position, r.history.from = s, entries, at, at
-	for id, h := range entries {
-		if !h.removed {
-			h.served = r.started
-			r.load(id, h)
+	r.snapshot, r.position, r.history.from = s, at, at
+	for id, one := range entries {
+		h := one.held
+		r.held[id] = h
+		if h.removed {
+			continue
+		}
+		h.served = r.started
+		if err := r.load(id, one.lazy, h); err != nil {
+			r.logger.Error("a certificate of the snapshot cannot be served", "managed_id", id, "error", err)
+			continue
+		}
+		if !h.proven {
+			r.unproven = append(r.unproven, id)
 		}
 	}
 	return found, nil
-}
-
-// load puts a certificate into the store, to be opened when it is needed.
-func (r *Replica) load(id string, h *held) {
-	e, err := event.Trusted(r.tenant, h.data)
-	if err != nil {
-		r.logger.Error("a held event cannot be read", "managed_id", id, "error", err)
-		return
-	}
-	c := e.Body.(*event.Certificate)
-	err = r.store.Load(id, keyturn.Lazy{
-		Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Obtained: e.Time,
-		KeyType: algorithm(c.Algorithm), Client: c.Client,
-		Open: lazyPair(c, h.key.unlock),
-	})
-	if err != nil {
-		r.logger.Error("the store refuses a certificate of the snapshot", "managed_id", id, "error", err)
-	}
-}
-
-func algorithm(name string) x509.PublicKeyAlgorithm {
-	for _, a := range []x509.PublicKeyAlgorithm{x509.RSA, x509.ECDSA, x509.Ed25519} {
-		if a.String() == name {
-			return a
-		}
-	}
-	return x509.UnknownPublicKeyAlgorithm
 }
 
 // Store returns the store that is kept current.

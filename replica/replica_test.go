@@ -4,6 +4,7 @@ package replica_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -34,7 +35,13 @@ import (
 	"github.com/keyturn/keyturn/seal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(serveDir); dir != "" {
+		serveFrom(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // A world is a manager by hand: it signs and publishes what a test wants.
 type world struct {
@@ -43,6 +50,7 @@ type world struct {
 	ca       *localca.CA
 	signer   *seal.SigningKey
 	groupKey *seal.PrivateKey
+	lifetime time.Duration // of what is issued; zero is an hour
 
 	mu sync.Mutex
 	at map[string]bus.Position // guarded by mu
@@ -82,7 +90,7 @@ func (w *world) certificate(id string, v event.Version, to *seal.PublicKey, name
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	chain, err := w.ca.Issue(w.t.Context(), csr, time.Hour)
+	chain, err := w.ca.Issue(w.t.Context(), csr, cmp.Or(w.lifetime, time.Hour))
 	if err != nil {
 		w.t.Fatal(err)
 	}

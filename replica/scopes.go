@@ -17,7 +17,8 @@ func (r *Replica) groupFollower() *follower {
 			defer r.mu.Unlock()
 			r.position, r.unresolved, r.history = bus.Position{}, nil, history{}
 		},
-		take: func(u bus.Update) error {
+		open: r.open,
+		take: func(u update) error {
 			r.take(u)
 			return nil
 		},
@@ -54,8 +55,8 @@ func (r *Replica) memo(s source, scope string, take func(bus.Update) error) *fol
 		source: s, scope: scope,
 		from:    func() bus.Position { return bus.Position{} },
 		restart: func() {},
-		take: func(u bus.Update) error {
-			if err := take(u); err != nil {
+		take: func(u update) error {
+			if err := take(u.Update); err != nil {
 				return err
 			}
 			said, failures = "", 0
@@ -87,4 +88,5 @@ func (r *Replica) lost(err error) {
 		r.kick()
 	}
 	r.status.Following, r.status.LastError = false, err
+	r.proveSoon()
 }

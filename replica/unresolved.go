@@ -78,7 +78,7 @@ func (r *Replica) retry() {
 		return cmp.Compare(a.entry.Position.Seq, b.entry.Position.Seq)
 	})
 	for _, u := range waiting {
-		if r.applyLocked(u.entry) {
+		if r.applyLocked(u.entry, nil) {
 			delete(r.unresolved, u.entry.Key)
 		}
 	}
