@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/issuer/acme"
 	"github.com/keyturn/keyturn/seal"
@@ -239,6 +240,7 @@ func (m *Manager) beginRollover(ctx context.Context, name string) error {
 			return err
 		}
 		if _, err = m.append(ctx, at, s); !conflict(err) {
+			crash.Point(crash.RolloverBegun)
 			return err
 		}
 	}

@@ -5,7 +5,6 @@ package manager
 import (
 	"container/heap"
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/schedule"
@@ -47,7 +46,7 @@ func (s *scheduler) planAskLocked(c *Managed) {
 		at, spread = now, min(overdueAsk, c.lifetime()/20)
 	}
 	if spread > 0 {
-		at = at.Add(rand.N(spread))
+		at = at.Add(s.jitter(c, spread))
 	}
 	heap.Push(&s.due, plan{at: later(at, s.unasked[c.ID]), id: c.ID, position: c.Position, ask: true})
 }

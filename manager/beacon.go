@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // A tally is what stands under a group's key: what its replicas should have.
@@ -32,7 +33,7 @@ func (t *tally) take(id string, v event.Version, at bus.Position) {
 // believe it. It returns when it was signed.
 func (m *Manager) putBeacon(ctx context.Context, group string, t tally) (time.Time, error) {
 	now := time.Now()
-	if err := m.mayWrite(ctx); err != nil {
+	if _, err := m.mayWrite(ctx); err != nil {
 		return now, err
 	}
 	data, err := event.Sign(m.identity.Signing, m.tenant, now, &event.Beacon{
@@ -43,6 +44,7 @@ func (m *Manager) putBeacon(ctx context.Context, group string, t tally) (time.Ti
 	}
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
+	crash.Point(crash.BeaconSigned)
 	if err := m.board.Put(ctx, event.BeaconKey(group), data); err != nil {
 		return now, fmt.Errorf("putting the beacon of group %q on the board: %w", group, err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/schedule"
 )
 
@@ -24,7 +25,7 @@ const (
 	// certificates in danger, for what a CA counts otherwise than we do, and for
 	// what it is asked by others in the same account.
 	margin = 90
-	// bucketPace keeps the schedule's own orders apart: see routine.
+	// bucketPace keeps the schedule's own orders apart: see need.paced.
 	bucketPace = "pace"
 	// accountShard has the buckets of the account.
 	accountShard = "0"
@@ -51,6 +52,12 @@ type HeldError struct {
 	Instead string
 
 	need need
+	pace bool // orders that are not spread need not wait for it
+}
+
+// holds reports whether an order for a need waits for the same.
+func (e *HeldError) holds(n need) bool {
+	return e.Account && n != free && n <= e.need && (n.paced() || !e.pace)
 }
 
 func (e *HeldError) Error() string {
@@ -63,21 +70,28 @@ func (e *HeldError) Error() string {
 type need int
 
 const (
-	// routine is what the schedule wants. It draws evenly, so that it never uses up
-	// at once what somebody may need who waits for a certificate, and no herd of
-	// renewals meets a CA that was away.
+	// routine is what the schedule wants.
 	routine need = iota
 	// free is what draws on nothing.
 	free
 	// wanted is what somebody waits for, and what is recalled.
 	wanted
-	// endangered is a certificate with little left, or whose key others may know:
-	// all that the CA allows can be drawn for it.
+	// pressing is a certificate whose key others may know, or with little left while
+	// somebody waits: all that the CA allows can be drawn for it.
+	pressing
+	// endangered is a certificate with little left that the schedule wants: as much
+	// can be drawn, but evenly. Those that a CA that was away brought into danger
+	// come to it together, too, and what they leave is there for what is lost.
 	endangered
 	// lost is a certificate that is revoked, or ends if nothing is done: the CA is
 	// asked whatever the budget says, which may be wrong.
 	lost
 )
+
+// paced reports whether orders for a need are drawn evenly, so that the schedule
+// never uses up at once what somebody may need who waits for a certificate, and
+// no herd of renewals meets a CA that was away.
+func (n need) paced() bool { return n == routine || n == endangered }
 
 // needs says for what the next order of c would be. scheduled means that nobody
 // waits for it.
@@ -87,8 +101,10 @@ func (c *Managed) needs(issuer string, scheduled bool, now time.Time) need {
 		return lost
 	case c.limitless(issuer):
 		return free
-	case c.Certificate != nil && (c.compromised() || now.After(c.danger())):
+	case c.Certificate != nil && scheduled && now.After(c.danger()):
 		return endangered
+	case c.Certificate != nil && (c.compromised() || now.After(c.danger())):
+		return pressing
 	case c.Certificate == nil || !scheduled || c.recalled():
 		return wanted
 	}
@@ -136,16 +152,17 @@ func newDraw(what, of string, rate config.Rate, part int) draw {
 	return d
 }
 
-// draws are what an order for names draws on.
-func draws(limits config.Limits, names []string, n need) []draw {
+// draws are what an order for names draws on. Of what is drawn evenly, every says
+// what may come together.
+func draws(limits config.Limits, names []string, n need, every time.Duration) []draw {
 	part := margin
-	if n == endangered {
+	if n == pressing || n == endangered {
 		part = 100
 	}
 	list := []draw{newDraw(LimitOrders, "", limits.Orders, part)}
-	if n == routine {
-		pace := schedule.Rate(limits.Orders).Even(margin)
-		list = append(list, newDraw(bucketPace, "", config.Rate(pace), part))
+	if n.paced() {
+		pace := schedule.Rate(limits.Orders).Even(margin).Within(every)
+		list = append(list, newDraw(bucketPace, "", config.Rate(pace), 100))
 	}
 	for _, domain := range registered(names) {
 		list = append(list, newDraw(LimitDomain, domain, limits.Domain, part))
@@ -211,15 +228,27 @@ func (l ledger) draw(ctx context.Context, set *settings, c *Managed, issuer stri
 	if !ok || n == lost || n == free {
 		return nil
 	}
-	held, err := l.take(ctx, issuer, draws(limits, c.Spec.Names, n))
+	held, err := l.take(ctx, issuer, draws(limits, c.Spec.Names, n, l.every))
 	if err != nil || held == nil {
 		return err
 	}
 	held.need = n
-	if instead, ok := c.standsIn(issuer, set.after); ok && (c.Certificate == nil || held.Until.After(c.danger())) {
+	if instead, ok := c.standsIn(issuer, set.after); ok && c.cannotWait(held) {
 		held.Instead = instead
 	}
 	return held
+}
+
+// cannotWait reports whether waiting for a budget would bring c into danger. What
+// is in danger already can wait for its turn, but not until next to nothing is left.
+func (c *Managed) cannotWait(held *HeldError) bool {
+	switch {
+	case c.Certificate == nil:
+		return true
+	case held.pace:
+		return held.Until.After(c.last())
+	}
+	return held.Until.After(c.danger())
 }
 
 // hold notes what a certificate waits for, unless that is noted already. What an
@@ -238,6 +267,7 @@ func (m *Manager) hold(ctx context.Context, c *Managed, held *HeldError) {
 		m.logger.Warn("why a certificate waits could not be noted", "managed_id", c.ID, "error", err)
 		return
 	}
+	crash.Point(crash.HoldNoted)
 	m.logger.Info("certificate waits for its issuer's limits", "managed_id", c.ID, "issuer", held.Issuer, "until", stamp(held.Until), "reason", held.Reason)
 }
 

@@ -243,7 +243,7 @@ func TestABudgetEndsNoCertificate(t *testing.T) {
 	}
 	_, m := newFleet(t)
 	set := &settings{after: 3, limits: map[string]config.Limits{"ca": {Set: config.Rate{Count: 2, Per: 1000 * day}}}}
-	for n, want := range map[need][]bool{wanted: {true, false}, endangered: {true, true, false}, lost: {true, true, true, true}} {
+	for n, want := range map[need][]bool{wanted: {true, false}, pressing: {true, true, false}, endangered: {true, true, false}, lost: {true, true, true, true}} {
 		c := cert(30 * day)
 		c.Spec.Names = []string{c.ID + ".example"}
 		for i, ok := range want {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/issuer/localca"
 	"github.com/keyturn/keyturn/issuer/policy"
@@ -162,6 +163,7 @@ func (m *Manager) SignByHand(ctx context.Context, name string, csr *x509.Certifi
 	if err != nil {
 		return nil, fmt.Errorf("issuer %q: %w", b.name, err)
 	}
+	crash.Point(crash.SignedByHand)
 	r := event.CARecord{Serial: leaf.SerialNumber.Bytes(), NotAfter: leaf.NotAfter, Signed: time.Now(), Names: short(issuer.NamesOf(leaf))}
 	if err := b.note(ctx, r, func(*event.CARecord) {}); err != nil {
 		return nil, fmt.Errorf("what is signed could not be written down, and is thrown away: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // listShard has the number of the newest list of what is revoked.
@@ -47,6 +48,7 @@ func (b *builtIn) updateRecords(ctx context.Context, shard string, change func(*
 			return err
 		}
 		if _, err := b.m.append(ctx, at, r); !conflict(err) {
+			crash.Point(crash.CARecorded)
 			return err
 		}
 	}

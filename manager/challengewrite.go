@@ -108,7 +108,7 @@ func (g *answers) worthwhile() bool {
 // the reason, and where the entry stands that has the rest.
 func (g *answers) replace(ctx context.Context, changes []*answerChange) (held map[*answerChange]string, at bus.Position, err error) {
 	for {
-		list, after, err := g.standing(ctx)
+		list, signed, after, err := g.standing(ctx)
 		if err != nil {
 			return nil, at, err
 		}
@@ -116,7 +116,7 @@ func (g *answers) replace(ctx context.Context, changes []*answerChange) (held ma
 		if !changed {
 			return held, after, nil
 		}
-		at, err := g.m.append(ctx, after, &event.Challenges{Group: g.group, List: next})
+		at, err := g.m.succeed(ctx, after, signed, &event.Challenges{Group: g.group, List: next})
 		if conflict(err) {
 			continue
 		}
@@ -127,30 +127,30 @@ func (g *answers) replace(ctx context.Context, changes []*answerChange) (held ma
 	}
 }
 
-// standing returns what the group answers by now. An entry that no manager signed, or
+// standing returns what the group answers by now, and when that was signed. An entry that no manager signed, or
 // none that is trusted still, counts for nothing, as it does for replicas.
-func (g *answers) standing(ctx context.Context) ([]event.Challenge, bus.Position, error) {
+func (g *answers) standing(ctx context.Context) ([]event.Challenge, time.Time, bus.Position, error) {
 	key := event.ChallengesKey(g.group)
 	entry, err := g.m.log.Get(ctx, key)
 	if isNotFound(err) {
-		return nil, bus.Position{}, nil
+		return nil, time.Time{}, bus.Position{}, nil
 	}
 	if err != nil {
-		return nil, bus.Position{}, &busError{fmt.Errorf("reading what group %q answers: %w", g.group, err)}
+		return nil, time.Time{}, bus.Position{}, &busError{fmt.Errorf("reading what group %q answers: %w", g.group, err)}
 	}
 	e, err := g.m.open(ctx, key, entry.Data)
 	if err == nil {
 		if body, ok := e.Body.(*event.Challenges); ok {
-			return body.List, entry.Position, nil
+			return body.List, e.Time, entry.Position, nil
 		}
 		err = event.ErrUnsupported
 	}
 	var gone *busError
 	if errors.As(err, &gone) {
-		return nil, bus.Position{}, err
+		return nil, time.Time{}, bus.Position{}, err
 	}
 	g.m.logger.Warn("what stands on the bus for a group to answer is not to be believed, and is replaced", "group", g.group, "error", err)
-	return nil, entry.Position, nil
+	return nil, time.Time{}, entry.Position, nil
 }
 
 // apply returns a list with changes in their order, and without what has expired: which

@@ -204,7 +204,7 @@ func (m *Manager) wait(ctx context.Context, c *Managed) error {
 
 // newest returns the entry's position under a key, zero if there is none.
 func (m *Manager) newest(ctx context.Context, key string) (bus.Entry, error) {
-	entry, err := m.log.Get(ctx, key)
+	entry, err := m.get(ctx, key)
 	if isNotFound(err) {
 		return bus.Entry{Key: key}, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // Credentials makes what logs hosts in to the bus: for NATS, users' JWTs. A user
@@ -44,6 +45,7 @@ func (m *Manager) SetBusInfo(ctx context.Context, info *event.BusInfo, secret []
 			}
 		}
 		if _, err = m.append(ctx, at, next); !conflict(err) {
+			crash.Point(crash.BusTold)
 			if err != nil {
 				return fmt.Errorf("writing how the bus is reached: %w", err)
 			}

@@ -32,6 +32,7 @@ type DueOptions struct {
 	// Max is how many certificates are attempted at most; 0 is no limit.
 	Max int
 	// Only, if not nil, are the ids that are looked at, and nothing else is done.
+	// Somebody waits for them, so they are not spread over time.
 	Only []string
 	// For is for how long new attempts are begun; 0 is no limit. One that was begun
 	// is finished: an issuer has five minutes.
@@ -56,15 +57,17 @@ type DueResult struct {
 
 // RenewDue is one pass of what Run does all the time, for cron, systemd timers
 // and functions: it asks CAs when to renew; renews what is due, what is in danger
-// first, then what is compromised or recalled, and of equals what ends soonest;
+// first, then what is compromised or recalled, and of equals what ends soonest, but
+// what failed before in turns with what did not;
 // makes up for what others left undone; answers a log that went back; and signs a
 // beacon for each group. Eight attempts run at once with each issuer. Nothing is
 // tried twice: what failed is noted, and due again when its back-off ends, and
 // what a budget holds up is left to the next pass. What is paused is left out.
 //
-// Every in Config must be the interval of the timer, so that replicas do not
-// miss beacons. The results come in no particular order; the error is what else
-// went wrong, and then there may be results nevertheless.
+// Every in Config must be the interval of the timer: replicas expect beacons by it,
+// and a pass makes as many orders as an even pace would make between two passes.
+// The results come in no particular order; the error is what else went wrong, and
+// then there may be results nevertheless.
 func (m *Manager) RenewDue(ctx context.Context, o DueOptions) ([]DueResult, error) {
 	s := newScheduler(ctx, m)
 	if err := s.readAll(); err != nil {
@@ -158,7 +161,7 @@ type pass struct {
 func (p *pass) run(due []*Managed) {
 	queues := make(map[string]chan *Managed)
 	n := 0
-	for _, c := range due {
+	for _, c := range alternately(due) {
 		switch {
 		case p.s.m.claimed(c) > 0 && time.Since(c.Claim.At) < deadClaim:
 			p.done(c, "", ErrClaimed)
@@ -187,6 +190,29 @@ func (p *pass) run(due []*Managed) {
 	work.Wait()
 }
 
+// alternately has each one that failed before followed by one that did not, as long as
+// there are both: however many fail, and end soonest, a pass that ends early gets to
+// others, too.
+func alternately(due []*Managed) []*Managed {
+	var kinds [2][]*Managed
+	for _, c := range due {
+		i := 0
+		if (c.Failure != nil) != (due[0].Failure != nil) {
+			i = 1
+		}
+		kinds[i] = append(kinds[i], c)
+	}
+	list := make([]*Managed, 0, len(due))
+	for i := range max(len(kinds[0]), len(kinds[1])) {
+		for _, kind := range kinds {
+			if i < len(kind) {
+				list = append(list, kind[i])
+			}
+		}
+	}
+	return list
+}
+
 func (p *pass) renew(c *Managed, issuer string) {
 	ctx := p.s.ctx
 	if ctx.Err() != nil || !p.until.IsZero() && !time.Now().Before(p.until) {
@@ -197,7 +223,7 @@ func (p *pass) renew(c *Managed, issuer string) {
 		p.done(c, issuer, held)
 		return
 	}
-	made, err := p.s.m.renewBy(ctx, c, true, c.reason())
+	made, err := p.s.m.renewBy(ctx, c, p.scheduled(), c.reason())
 	var held *HeldError
 	switch {
 	case conflict(err):
@@ -219,14 +245,17 @@ func (p *pass) renew(c *Managed, issuer string) {
 // it as much.
 func (p *pass) heldFor(c *Managed, issuer string) *HeldError {
 	now := time.Now()
-	n := c.needs(issuer, true, now)
+	n := c.needs(issuer, p.scheduled(), now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if held := p.held[issuer]; held != nil && n != free && n <= held.need && held.Until.After(now) {
+	if held := p.held[issuer]; held != nil && held.holds(n) && held.Until.After(now) {
 		return held
 	}
 	return nil
 }
+
+// scheduled reports whether nobody waits for what is renewed.
+func (p *pass) scheduled() bool { return p.o.Only == nil }
 
 func (p *pass) done(c *Managed, issuer string, err error) {
 	if err == nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/schedule"
 	"github.com/keyturn/keyturn/issuer"
 )
@@ -38,6 +39,7 @@ func (m *Manager) failed(ctx context.Context, c *Managed, asked string, cause er
 			}
 			return nil
 		}
+		crash.Point(crash.FailureNoted)
 		if f := next.Failure; !calledOff {
 			m.logger.Error("certificate could not be renewed", "managed_id", c.ID, "attempt", f.Attempts, "retry_in", f.Next.Sub(f.At).Round(time.Second).String(), "error", cause)
 		}

@@ -96,6 +96,7 @@ func (m *Manager) scheduled(ctx context.Context, c *Managed, issuer, reason stri
 // renewBy makes the next generation by the issuer whose turn it is, or, where its
 // budget is used up, by one that can stand in.
 func (m *Manager) renewBy(ctx context.Context, c *Managed, scheduled bool, reason string) (*Managed, error) {
+	ctx = asOf(ctx, c.Seen)
 	after := fallbackAfter
 	if set, err := m.settings(ctx); err == nil { // else the attempt says what is wrong
 		after = set.after

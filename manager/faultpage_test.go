@@ -27,7 +27,7 @@ var toldRows = []toldRow{
 	{"manager: TestUnansweredChallengesNameWhoDoesNot", "`the challenge … is answered by", (&UnansweredError{Answered: 1, Of: 2}).Error()},
 	{"solver/dns: TestWaitsForAllServers", "`the TXT record …", (&dns.PropagationError{}).Error()},
 	{"manager: TestAnUnfinishedCertificate", "`the order stays, and is gone on with by whoever runs`", (&UnfinishedError{}).Error()},
-	{"e2e: TestACMEKill", "the manager is killed", ""},
+	{"e2e/killed: TestKilled", "the manager is killed", ""},
 	{"manager: TestAnOrderIsWrittenDownFirst", "the bus is down", ""},
 	{"manager: TestAHoldIsWrittenOnce", "a renewal is late", ""},
 }

@@ -24,6 +24,8 @@ type source struct {
 	// lost, if not nil, is called before everything is taken again from the start,
 	// because the log was replaced or went back.
 	lost func()
+	// ended, if not nil, is called whenever updates stop coming.
+	ended func()
 }
 
 // with is take within ctx.
@@ -52,6 +54,9 @@ func (m *Manager) follow(ctx context.Context, s source) {
 			}
 			at, last = u.Position, ""
 			s.take(u)
+		}
+		if s.ended != nil {
+			s.ended()
 		}
 		select {
 		case <-ctx.Done():

@@ -5,6 +5,8 @@ package manager
 import (
 	"context"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // giveBackTimeout bounds giving back, which nothing waits for.
@@ -34,7 +36,7 @@ func (l ledger) giveBack(ctx context.Context, set *settings, c *Managed, issuer 
 		return nil
 	}
 	byShard := make(map[string][]draw)
-	for _, d := range draws(limits, c.Spec.Names, n) {
+	for _, d := range draws(limits, c.Spec.Names, n, l.every) {
 		if !d.look {
 			d.back = true
 			byShard[d.shard] = append(byShard[d.shard], d)
@@ -44,6 +46,7 @@ func (l ledger) giveBack(ctx context.Context, set *settings, c *Managed, issuer 
 		if err := l.count(ctx, issuer, draws...); err != nil {
 			return err
 		}
+		crash.Point(crash.GivenBack)
 	}
 	return nil
 }

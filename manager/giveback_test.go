@@ -108,7 +108,7 @@ func TestARevokedCertificateIsNotHeld(t *testing.T) {
 		}
 	}
 	now := time.Now()
-	if n := c.needs("pebble", true, now); n == lost || n == endangered {
+	if n := c.needs("pebble", true, now); n >= pressing {
 		t.Fatalf("the need of a good certificate is %d", n)
 	}
 	if err := m.Mark(t.Context(), c.ID, event.ReasonCompromised); err != nil {
@@ -117,7 +117,7 @@ func TestARevokedCertificateIsNotHeld(t *testing.T) {
 	if c, err = m.Get(t.Context(), c.ID); err != nil {
 		t.Fatal(err)
 	}
-	if n := c.needs("pebble", true, now); n != endangered && n != free {
+	if n := c.needs("pebble", true, now); n != pressing && n != free {
 		t.Errorf("the need of a compromised certificate is %d", n)
 	}
 	if err := m.Revoke(t.Context(), c.ID, RevokeOptions{Reason: issuer.KeyCompromise}); err != nil {

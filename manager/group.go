@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -48,6 +50,7 @@ func (m *Manager) AddGroup(ctx context.Context, name string, key *seal.PublicKey
 		if err != nil {
 			return fmt.Errorf("adding group %q: %w", name, err)
 		}
+		crash.Point(crash.GroupMade)
 		return nil
 	}
 }
@@ -131,6 +134,7 @@ func (m *Manager) RemoveGroup(ctx context.Context, name string) error {
 		next := *g
 		next.Removed = true
 		_, err = m.append(ctx, at, &next)
+		crash.Point(crash.GroupRemoved)
 		if conflict(err) {
 			continue
 		}
@@ -182,6 +186,7 @@ func (m *Manager) inGroup(ctx context.Context, name string) ([]*Managed, error) 
 // A found is what stands under a key.
 type found[B event.Body] struct {
 	body     B
+	signed   time.Time
 	position bus.Position
 }
 
@@ -200,7 +205,7 @@ func list[B event.Body](ctx context.Context, m *Manager, scope string) (map[stri
 			return
 		}
 		if body, ok := e.Body.(B); ok {
-			all[u.Key] = found[B]{body, u.Position}
+			all[u.Key] = found[B]{body, e.Time, u.Position}
 		}
 	})
 	if err != nil {

@@ -55,9 +55,9 @@ func newHosts(m *Manager, keys keyring) *hosts {
 // sources are where all that comes from.
 func (h *hosts) sources(ctx context.Context) []source {
 	return []source{
-		{h.m.log, "conf", with(ctx, h.takeConf), func() { lose(h, h.groups) }},
-		{h.m.log, event.MemberScope, with(ctx, h.takeMember), func() { lose(h, h.members) }},
-		{h.m.log, event.JoinScope, h.takeRequest, func() { lose(h, h.requests) }},
+		{from: h.m.log, scope: confScope, take: with(ctx, h.takeConf), lost: func() { lose(h, h.groups) }},
+		{from: h.m.log, scope: event.MemberScope, take: with(ctx, h.takeMember), lost: func() { lose(h, h.members) }},
+		{from: h.m.log, scope: event.JoinScope, take: h.takeRequest, lost: func() { lose(h, h.requests) }},
 	}
 }
 
@@ -111,7 +111,7 @@ func (h *hosts) ready() bool {
 func (h *hosts) takeConf(ctx context.Context, u bus.Update) {
 	switch {
 	case u.CaughtUp:
-		h.mark("conf")
+		h.mark(confScope)
 	case u.Key == event.ManagersKey:
 		// The newest, whichever this is: it may be known already, and then a list
 		// that comes late is no older one put in its place.

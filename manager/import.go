@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/issuer"
 )
 
@@ -83,7 +84,7 @@ func (r *ImportRequest) look() (*x509.Certificate, error) {
 
 // bringIn commits and publishes the first generation of c.
 func (m *Manager) bringIn(ctx context.Context, c *Managed, r ImportRequest, leaf *x509.Certificate) (*Managed, error) {
-	n, err := m.prepareGroup(ctx, &c.Spec)
+	n, err := m.prepareGroup(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +98,7 @@ func (m *Manager) bringIn(ctx context.Context, c *Managed, r ImportRequest, leaf
 		})
 		switch {
 		case err == nil:
+			crash.Point(crash.Imported)
 			m.logger.Info("certificate is imported", "managed_id", c.ID, "names", c.Spec.Names, "issuer", c.Spec.Issuer, "serial", fmt.Sprintf("%x", leaf.SerialNumber.Bytes()), "not_after", leaf.NotAfter)
 			return done, m.copy(ctx, done)
 		case !conflict(err):

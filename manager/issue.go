@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -26,11 +27,11 @@ type means struct {
 	issuer issuer.Issuer
 }
 
-// prepare reads from the bus what is needed to have a spec's certificate made by
-// an issuer. A *busError says that the bus could not be read; any other error,
+// prepare reads from the bus what is needed to have a certificate made by an
+// issuer. A *busError says that the bus could not be read; any other error,
 // that what is there will not do.
-func (m *Manager) prepare(ctx context.Context, spec *event.Spec, asked string) (n means, err error) {
-	if n, err = m.prepareGroup(ctx, spec); err != nil {
+func (m *Manager) prepare(ctx context.Context, c *Managed, asked string) (n means, err error) {
+	if n, err = m.prepareGroup(ctx, c); err != nil {
 		return n, err
 	}
 	n.asked = asked
@@ -39,11 +40,26 @@ func (m *Manager) prepare(ctx context.Context, spec *event.Spec, asked string) (
 }
 
 // prepareGroup is prepare for what no issuer is needed for.
-func (m *Manager) prepareGroup(ctx context.Context, spec *event.Spec) (n means, err error) {
-	if n.epoch, err = m.epoch(ctx); err != nil {
+//
+// What is not marked needs no newer readings than there are. Who raises the epoch
+// then marks what was lost, and who rotates a group's key then marks what is sealed to
+// the former one: whoever claims before the mark is refused the commit, and whoever
+// claims after it sees the mark. What is made of a former epoch of anything else is
+// what was under way when it was raised, and a former key is not retired while the
+// newest generation is sealed to it.
+func (m *Manager) prepareGroup(ctx context.Context, c *Managed) (n means, err error) {
+	known := ctx
+	if c.Mark == nil {
+		known = asOf(ctx, time.Time{})
+	}
+	if n.epoch, err = m.epoch(known); err != nil {
 		return n, err
 	}
-	n.group, err = m.groupKey(ctx, spec.Group)
+	n.group, err = m.groupKey(known, c.Spec.Group)
+	if id, ok := c.sealedTo(); err == nil && ok && id == n.group.ID() {
+		return n, nil
+	}
+	n.group, err = m.groupKey(ctx, c.Spec.Group)
 	return n, err
 }
 
@@ -66,7 +82,9 @@ func (m *Manager) issue(ctx context.Context, k *keeper, with means, d *draft) (g
 			return g, err
 		}
 	}
+	crash.Point(crash.Drafted)
 	chain, err := m.order(ctx, k, with, d)
+	crash.Point(crash.Answered)
 	g.order = d.order
 	switch {
 	case err != nil && ctx.Err() != nil && outer.Err() == nil:

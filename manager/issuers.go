@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/issuer"
 )
 
@@ -34,8 +36,11 @@ type issuerType interface {
 
 // issuerTypes are all types, by their name in the configuration.
 var issuerTypes = map[string]issuerType{
-	"acme":  acmeIssuer{},
-	"local": localIssuer{},
+	"acme":   acmeIssuer{},
+	"local":  localIssuer{},
+	"vault":  plainIssuer{},
+	"cfssl":  plainIssuer{},
+	"awspca": plainIssuer{},
 }
 
 // enrolTimeout bounds what is asked of a CA before it is asked to sign.
@@ -120,11 +125,39 @@ func (m *Manager) ready(ctx context.Context, name string) (issuer.Issuer, error)
 			m.mu.Lock()
 			m.issuers[name] = cachedIssuer{at, stateAt, i}
 			m.mu.Unlock()
+			m.letGo(name, cached.issuer)
 			return i, nil
 		}
+		crash.Point(crash.Enrolled)
 		if _, err := m.append(ctx, stateAt, next); err != nil && !conflict(err) {
 			return nil, fmt.Errorf("issuer %q: %w", name, err)
 		}
+	}
+}
+
+// letGo ends what an issuer holds that is asked no more, such as a login.
+func (m *Manager) letGo(name string, i issuer.Issuer) {
+	if c, ok := i.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			m.logger.Warn("an issuer could not be closed", "issuer", name, "error", err)
+		}
+	}
+}
+
+// letGoAll is letGo for all issuers. Those that held something are made anew when
+// they are wanted.
+func (m *Manager) letGoAll() {
+	m.mu.Lock()
+	held := make(map[string]issuer.Issuer)
+	for name, cached := range m.issuers {
+		if _, ok := cached.issuer.(io.Closer); ok {
+			held[name] = cached.issuer
+			delete(m.issuers, name)
+		}
+	}
+	m.mu.Unlock()
+	for name, i := range held {
+		m.letGo(name, i)
 	}
 }
 
@@ -153,6 +186,7 @@ func (m *Manager) found(ctx context.Context, name string, shared *config.Shared)
 		return nil, bus.Position{}, err
 	}
 	at, err := m.append(ctx, bus.Position{}, s)
+	crash.Point(crash.IssuerMade)
 	if conflict(err) {
 		return get[*event.IssuerState](ctx, m, event.IssuerKey(name))
 	}
@@ -198,6 +232,9 @@ type IssuerInfo struct {
 	// Directory is the address of an ACME CA, and Account that of the account there;
 	// "" until it is made.
 	Directory, Account string
+	// Address is the URL of a CA that is no ACME CA, or its ARN; "" if the settings do not say, or
+	// it is here.
+	Address string
 	// Contact are the mail addresses of the account, and TermsAgreed says that the
 	// CA's terms are agreed to, by the settings.
 	Contact     []string

@@ -13,6 +13,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -48,6 +49,7 @@ func (m *Manager) admit(ctx context.Context, request bus.Entry, keys keyring) (*
 		if _, err := m.append(ctx, at, &used); err != nil {
 			return nil, err // a conflict: another manager has used it up
 		}
+		crash.Point(crash.TokenUsed)
 	}
 	if h.Position, err = m.append(ctx, bus.Position{}, &h.Member); conflict(err) {
 		return m.member(ctx, r.Group, r.ID)
@@ -55,6 +57,7 @@ func (m *Manager) admit(ctx context.Context, request bus.Entry, keys keyring) (*
 	if err != nil {
 		return nil, err
 	}
+	crash.Point(crash.Admitted)
 	m.progress(h.ID, fmt.Sprintf("%s is a member of group %q", h.Name, h.Group))
 	m.logger.Info("member has joined", "member", h.ID, "name", h.Name, "group", h.Group, "granted", len(h.Keys) > 0)
 	return h, nil
@@ -170,13 +173,14 @@ func (m *Manager) grant(ctx context.Context, group, id string, held []*seal.Priv
 		if changed, err := m.lend(&h.Member, g, held); err != nil || !changed {
 			return false, err
 		}
-		_, err = m.append(ctx, h.Position, &h.Member)
+		_, err = m.succeed(ctx, h.Position, h.Signed, &h.Member)
 		if conflict(err) {
 			continue
 		}
 		if err != nil {
 			return false, fmt.Errorf("granting the keys of group %q to %s: %w", group, h.Name, err)
 		}
+		crash.Point(crash.KeyGranted)
 		m.progress(h.ID, fmt.Sprintf("%s has the keys of group %q", h.Name, group))
 		m.logger.Info("member is granted the group's keys", "member", h.ID, "name", h.Name, "group", group)
 		return true, nil

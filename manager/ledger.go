@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // A ledger keeps budgets on the bus, for all managers together.
@@ -19,6 +20,9 @@ type ledger struct {
 	load func(ctx context.Context, issuer, shard string) (*event.Budget, bus.Position, error)
 	// save replaces it; the error is a conflict if another manager did.
 	save func(ctx context.Context, b *event.Budget, after bus.Position) error
+	// every is how often the schedule looks: orders that are drawn evenly may come
+	// together that one look after the other would have made.
+	every time.Duration
 }
 
 // loadBudget reads a shard. One that cannot be believed counts as empty, so that
@@ -46,6 +50,7 @@ func (m *Manager) loadBudget(ctx context.Context, issuer, shard string) (*event.
 
 func (m *Manager) saveBudget(ctx context.Context, b *event.Budget, after bus.Position) error {
 	_, err := m.append(ctx, after, b)
+	crash.Point(crash.BudgetWritten)
 	return err
 }
 
@@ -170,7 +175,8 @@ func heldBy(issuer string, pages map[string]*sheet) (held *HeldError) {
 			if !from.After(now) || held != nil && !from.After(held.Until) {
 				continue
 			}
-			held = &HeldError{Issuer: issuer, Until: from, Reason: d.reason(), Account: d.shard == accountShard && (d.key == LimitOrders || d.key == bucketPace)}
+			pace := d.key == bucketPace
+			held = &HeldError{Issuer: issuer, Until: from, Reason: d.reason(), Account: pace || d.key == LimitOrders, pace: pace}
 		}
 	}
 	return held

@@ -61,7 +61,7 @@ func limitsOf(c *config.ACME) config.Limits {
 // settings reads them. They are parsed once for each configuration.
 func (m *Manager) settings(ctx context.Context) (*settings, error) {
 	if known := m.set.Load(); known != nil {
-		entry, err := m.log.Get(ctx, event.ConfigKey)
+		entry, err := m.get(ctx, event.ConfigKey)
 		if err == nil && entry.Position == known.at {
 			return known, nil
 		}

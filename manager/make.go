@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // ExistsError says that names are managed already in a group.
@@ -102,6 +103,7 @@ func (m *Manager) claimNames(ctx context.Context, spec *event.Spec, force bool) 
 		}
 		n.Holders = append(n.Holders, id)
 		if _, err = m.append(ctx, at, n); !conflict(err) {
+			crash.Point(crash.NamesClaimed)
 			return id, err
 		}
 	}
@@ -150,6 +152,7 @@ func (m *Manager) create(ctx context.Context, id string, spec *event.Spec) (*Man
 	if err != nil && !conflict(err) {
 		return nil, err
 	}
+	crash.Point(crash.Begun)
 	return m.Get(ctx, id)
 }
 
@@ -200,7 +203,7 @@ func (m *Manager) remove(ctx context.Context, c *Managed) error {
 	}
 	v := event.Version{Epoch: max(epoch, c.Epoch), Generation: c.Generation + 1}
 	now := time.Now()
-	data, err := event.Sign(m.identity.Signing, m.tenant, now, &event.Removal{Group: c.Spec.Group, ID: c.ID, Version: v})
+	data, err := m.sign(ctx, now, &event.Removal{Group: c.Spec.Group, ID: c.ID, Version: v})
 	if err != nil {
 		return err
 	}
@@ -210,10 +213,12 @@ func (m *Manager) remove(ctx context.Context, c *Managed) error {
 	if err != nil {
 		return err
 	}
+	crash.Point(crash.Removed)
 	m.progress(c.ID, "the removal is committed")
 	if err := m.copy(ctx, done); err != nil {
 		return fmt.Errorf("publishing the removal of %s: %w", c.ID, err)
 	}
+	crash.Point(crash.RemovalPublished)
 	m.logger.Info("certificate is removed", "managed_id", c.ID, "names", c.Spec.Names)
 	return m.releaseNames(ctx, c)
 }
@@ -234,6 +239,7 @@ func (m *Manager) releaseNames(ctx context.Context, c *Managed) error {
 			n.Newest = nil
 		}
 		if _, err = m.append(ctx, at, n); !conflict(err) {
+			crash.Point(crash.NamesReleased)
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 	"github.com/keyturn/keyturn/solver"
 )
@@ -84,6 +86,9 @@ type Config struct {
 	// same instance are dead, because the caller makes sure that no two run at
 	// once. "" is a random one.
 	Instance string
+	// Snapshot is a directory in which Run keeps what the log holds, to rebuild it
+	// from: see RestoreLog. No two managers may have the same at once. "" is none.
+	Snapshot string
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 	// Progress, if not nil, is told in a few words what happens to a certificate
@@ -107,6 +112,7 @@ type Manager struct {
 	tenant   string
 	instance string
 	boot     string
+	snapshot string
 	logger   *slog.Logger
 	progress func(id, what string)
 	changed  func(*Managed)
@@ -119,10 +125,13 @@ type Manager struct {
 	trust atomic.Pointer[trust]
 	live  atomic.Pointer[view] // Run's; nil while it does not run
 
-	parsed  atomic.Pointer[parsedConfig] // as it was read last
-	running atomic.Pointer[scheduler]    // Run's, as live
-	set     atomic.Pointer[settings]     // as they were read last
-	ledger  ledger
+	parsed    atomic.Pointer[parsedConfig] // as it was read last
+	running   atomic.Pointer[scheduler]    // Run's, as live
+	snapshots atomic.Pointer[snapshotter]  // as live
+	set       atomic.Pointer[settings]     // as they were read last
+	ledger    ledger
+
+	readings readings
 
 	mu        sync.Mutex
 	stats     Stats                    // guarded by mu
@@ -134,6 +143,7 @@ type Manager struct {
 	judged    map[[32]byte]judgement   // guarded by mu; proofs by their SHA-256
 	liars     map[string]bool          // guarded by mu; members whose wrong proofs were logged
 
+	beliefs     map[string]belief      // guarded by mu; by key
 	madeSolvers map[string]*madeSolver // guarded by mu; by name
 	answers     map[string]*answers    // guarded by mu; by group
 }
@@ -152,12 +162,12 @@ func New(c Config) (*Manager, error) {
 	m := &Manager{
 		log: c.Log, board: c.Board, every: max(time.Second, cmp.Or(c.Every, event.BeaconEvery)), identity: c.Identity,
 		name: cmp.Or(c.Name, hostName()), user: c.User, mint: c.Mint, keys: c.Keys, revoked: c.Revoked, learnt: c.Learnt, solvers: c.Solvers,
-		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(),
+		tenant: cmp.Or(c.Tenant, DefaultTenant), instance: cmp.Or(c.Instance, rand.Text()), boot: rand.Text(), snapshot: c.Snapshot,
 		logger: cmp.Or(c.Logger, slog.Default()), progress: c.Progress, changed: c.Changed,
 		seen: make(map[string]sighting), mine: make(map[string]int), issuers: make(map[string]cachedIssuer), openings: make(map[string]*opening),
 		strangers: make(map[seal.KeyID]time.Time),
 		judged:    make(map[[32]byte]judgement), liars: make(map[string]bool),
-		madeSolvers: make(map[string]*madeSolver), answers: make(map[string]*answers),
+		beliefs: make(map[string]belief), madeSolvers: make(map[string]*madeSolver), answers: make(map[string]*answers),
 	}
 	if b, ok := c.Log.(bus.Boarder); ok && m.board == nil {
 		m.board = b.Board()
@@ -173,7 +183,8 @@ func New(c Config) (*Manager, error) {
 		}
 	}
 	m.trust.Store(t)
-	m.ledger = ledger{m.loadBudget, m.saveBudget}
+	m.ledger = ledger{m.loadBudget, m.saveBudget, m.every}
+	m.readings.byKey = make(map[string]reading)
 	if m.keys == nil {
 		m.keys = func(string) ([]*seal.PrivateKey, error) { return nil, nil }
 	}
@@ -194,6 +205,7 @@ func (m *Manager) Init(ctx context.Context) error {
 		return fmt.Errorf("preparing the log: %w", err)
 	}
 	_, err := m.append(ctx, bus.Position{}, &event.LogInfo{Epoch: 1})
+	crash.Point(crash.EpochWritten)
 	if conflict(err) {
 		_, err = m.epoch(ctx)
 	}
@@ -202,6 +214,9 @@ func (m *Manager) Init(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Epoch returns the epoch of the log, which a restore raises.
+func (m *Manager) Epoch(ctx context.Context) (uint64, error) { return m.epoch(ctx) }
 
 func (m *Manager) epoch(ctx context.Context) (uint64, error) {
 	info, _, err := get[*event.LogInfo](ctx, m, event.LogInfoKey)
@@ -226,20 +241,26 @@ const appendTimeout = 30 * time.Second
 
 // get reads, verifies and decodes an entry.
 func get[B event.Body](ctx context.Context, m *Manager, key string) (body B, at bus.Position, err error) {
+	f, err := fetch[B](ctx, m, key)
+	return f.body, f.position, err
+}
+
+// fetch reads an entry that managers signed.
+func fetch[B event.Body](ctx context.Context, m *Manager, key string) (f found[B], err error) {
 	e, at, err := m.entry(ctx, key)
 	if err != nil {
-		return body, at, err
+		return f, err
 	}
 	body, ok := e.Body.(B)
 	if !ok {
-		return body, bus.Position{}, fmt.Errorf("the entry %s on the bus: %w", key, event.ErrUnsupported)
+		return f, fmt.Errorf("the entry %s on the bus: %w", key, event.ErrUnsupported)
 	}
-	return body, at, nil
+	return found[B]{body, e.Time, at}, nil
 }
 
 // entry reads and verifies an entry.
 func (m *Manager) entry(ctx context.Context, key string) (e *event.Event, at bus.Position, err error) {
-	entry, err := m.log.Get(ctx, key)
+	entry, err := m.get(ctx, key)
 	if isNotFound(err) {
 		return nil, at, err
 	}
@@ -256,18 +277,35 @@ func (m *Manager) entry(ctx context.Context, key string) (e *event.Event, at bus
 // append signs a body and writes it under its key in place of what is at after.
 // The error is ErrNotManager if nobody would believe it.
 func (m *Manager) append(ctx context.Context, after bus.Position, body event.Body) (bus.Position, error) {
-	if err := m.mayWrite(ctx); err != nil {
-		return bus.Position{}, err
+	return m.succeed(ctx, after, time.Time{}, body)
+}
+
+// succeed is append of what replicas know the newest of by its time: it is signed as
+// later than what it takes the place of, whatever this host's clock says.
+func (m *Manager) succeed(ctx context.Context, after bus.Position, signed time.Time, body event.Body) (bus.Position, error) {
+	now := time.Now()
+	if !now.After(signed) {
+		now = signed.Add(1)
 	}
-	data, err := event.Sign(m.identity.Signing, m.tenant, time.Now(), body)
+	data, err := m.sign(ctx, now, body)
 	if err != nil {
 		return bus.Position{}, err
 	}
-	e, err := event.Trusted(m.tenant, data)
+	return m.write(ctx, event.Key(body), after, data)
+}
+
+// sign signs a body, so that nobody here has to verify it. The error is ErrNotManager
+// if nobody would believe it.
+func (m *Manager) sign(ctx context.Context, at time.Time, body event.Body) ([]byte, error) {
+	t, err := m.mayWrite(ctx)
 	if err != nil {
-		return bus.Position{}, err
+		return nil, err
 	}
-	return m.write(ctx, e.Key, after, data)
+	data, err := event.Sign(m.identity.Signing, m.tenant, at, body)
+	if err == nil && slices.ContainsFunc(t.keys, m.identity.Signing.Public().Equal) {
+		m.remember(t, event.Key(body), data, nil)
+	}
+	return data, err
 }
 
 // write appends what is signed. An error that is no conflict is a *busError.
@@ -275,6 +313,7 @@ func (m *Manager) write(ctx context.Context, key string, after bus.Position, dat
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
 	at, err := m.log.Append(ctx, key, after, data)
+	m.readings.drop(key)
 	if err != nil && !conflict(err) {
 		err = &busError{err}
 	}

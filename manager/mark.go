@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // Mark makes the next generation of a managed certificate due at once, whatever
@@ -79,6 +80,7 @@ func (m *Manager) mark(ctx context.Context, c *Managed, reason string) error {
 	if _, err := m.append(ctx, c.Position, &next); err != nil {
 		return fmt.Errorf("marking %s: %w", c.ID, err)
 	}
+	crash.Point(crash.Marked)
 	m.logger.Info("certificate is marked for renewal", "managed_id", c.ID, "names", c.Spec.Names, "reason", reason)
 	return nil
 }

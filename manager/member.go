@@ -14,13 +14,15 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 )
 
 // Member is a host that joined a group, as the bus tells it.
 type Member struct {
 	event.Member
-	// Position is where it stands.
+	// Signed is when a manager signed its entry, and Position where that stands.
+	Signed   time.Time
 	Position bus.Position
 }
 
@@ -45,7 +47,7 @@ func (m *Manager) Members(ctx context.Context, group string) ([]*Member, error) 
 	all, err := list[*event.Member](ctx, m, scope)
 	members := make([]*Member, 0, len(all))
 	for found := range maps.Values(all) {
-		members = append(members, &Member{*found.body, found.position})
+		members = append(members, &Member{*found.body, found.signed, found.position})
 	}
 	slices.SortFunc(members, func(a, b *Member) int {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
@@ -83,14 +85,14 @@ func (m *Manager) FindMember(ctx context.Context, prefix string) (*Member, error
 
 // member reads one.
 func (m *Manager) member(ctx context.Context, group, id string) (*Member, error) {
-	h, at, err := get[*event.Member](ctx, m, event.MemberKey(group, id))
+	h, err := fetch[*event.Member](ctx, m, event.MemberKey(group, id))
 	if isNotFound(err) {
 		return nil, &NoMemberError{id}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &Member{*h, at}, nil
+	return &Member{*h.body, h.signed, h.position}, nil
 }
 
 // Revocation is what RevokeMember did, and what it could not do.
@@ -122,7 +124,7 @@ func (m *Manager) RevokeMember(ctx context.Context, id string) (*Revocation, err
 	for h.Revoked.IsZero() {
 		next := *h
 		next.Revoked = time.Now()
-		next.Position, err = m.append(ctx, h.Position, &next.Member)
+		next.Position, err = m.succeed(ctx, h.Position, h.Signed, &next.Member)
 		switch {
 		case err == nil:
 			h = &next
@@ -136,8 +138,10 @@ func (m *Manager) RevokeMember(ctx context.Context, id string) (*Revocation, err
 			}
 		}
 	}
+	crash.Point(crash.MemberRevoked)
 	r := &Revocation{Member: h}
 	told := m.tellRevoked(ctx)
+	crash.Point(crash.RevocationTold)
 	r.Marked, err = m.markKnownTo(ctx, h)
 	if key, failed := m.groupKey(ctx, h.Group); failed == nil {
 		r.Exposed = slices.Contains(h.KeyIDs, key.ID())

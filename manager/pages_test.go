@@ -50,6 +50,7 @@ func TestPageNumbers(t *testing.T) {
 			"and up to a fiftieth of it earlier":                                                     fiftieth,
 			"A tenth, and at least one of several, is left alone for certificates in danger":         schedule.Rate{Count: 300, Per: day}.Reserve(margin) == 30 && schedule.Rate{Count: 2, Per: day}.Reserve(margin) == 1,
 			"in danger, which have a tenth of their lifetime left":                                   c.Danger().Equal(c.End.Add(-life / 10)),
+			"evenly over the rest, one in 40 seconds at Let's Encrypt":                               schedule.Rate(limitsOf(&config.ACME{Directory: "letsencrypt"}).Orders).Even(margin).Per == 40*time.Second,
 			"With a twentieth of its lifetime left a certificate is ordered whatever the count says": c.Last().Equal(c.End.Add(-life / 20)),
 			"the next attempt is 1, 10 and 100 minutes later, then daily":                            retries,
 			"later where the CA says so by Retry-After, up to a day":                                 schedule.MaxRetry == day,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/printable"
 )
 
@@ -91,6 +92,7 @@ func (m *Manager) setPause(ctx context.Context, id string, p *event.Pause) error
 			next := c.State
 			next.Pause = p
 			_, err := m.append(ctx, c.Position, &next)
+			crash.Point(crash.Paused)
 			return err
 		}, nil
 	})
@@ -111,6 +113,7 @@ func (m *Manager) setControl(ctx context.Context, issuer string, p *event.Pause)
 		}
 		return old.Pause, func(p *event.Pause) error {
 			_, err := m.append(ctx, at, &event.IssuerControl{Issuer: issuer, Pause: p})
+			crash.Point(crash.IssuerPaused)
 			return err
 		}, nil
 	})

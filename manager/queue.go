@@ -16,6 +16,10 @@ const (
 	// perIssuer is how many renewals run at once with one issuer. A slow or
 	// silent issuer holds up only its own.
 	perIssuer = 8
+	// retriesAtOnce is how many of them have failed before. They may fail again, which
+	// takes minutes each where a CA looks at what is not there, and they end soonest:
+	// without a bound they would keep all others waiting.
+	retriesAtOnce = perIssuer / 2
 	// revokedWithin is how long a CA has to revoke what must not be trusted any more
 	// (CA/Browser Forum Baseline Requirements section 4.9.1.1).
 	revokedWithin = 24 * time.Hour
@@ -24,11 +28,11 @@ const (
 // A lane is what waits for one issuer, and how much of it is under way. What has
 // the greater need goes first, and of that what ends soonest.
 type lane struct {
-	waiting [lost + 1]schedule.Queue // by need
-	// blocked is until when no order is taken for a need, or a lesser one: the
-	// account's budget is used up.
-	blocked [lost + 1]time.Time
-	running int
+	waiting [lost + 1][2]schedule.Queue // by need; those that failed before in the second
+	// blocked is until when no order is taken for a need: the account's budget is
+	// used up.
+	blocked           [lost + 1]time.Time
+	running, retrying int
 	// asks wait for the CA to be asked when to renew, and asking are under way.
 	asks   schedule.Queue
 	asking int
@@ -36,41 +40,68 @@ type lane struct {
 
 // put adds a certificate, or moves it to where it belongs by now.
 func (l *lane) put(c *Managed, n need) {
-	for other := range l.waiting {
-		if need(other) != n {
-			l.waiting[other].Remove(c.ID)
-		}
+	l.remove(c.ID)
+	i := 0
+	if c.Failure != nil {
+		i = 1
 	}
-	l.waiting[n].Put(c.ID, c.urgency())
+	l.waiting[n][i].Put(c.ID, c.urgency())
 }
 
 func (l *lane) remove(id string) {
 	for n := range l.waiting {
-		l.waiting[n].Remove(id)
+		for i := range l.waiting[n] {
+			l.waiting[n][i].Remove(id)
+		}
 	}
 }
 
 func (l *lane) len() (n int) {
 	for i := range l.waiting {
-		n += l.waiting[i].Len()
+		n += l.waiting[i][0].Len() + l.waiting[i][1].Len()
 	}
 	return n
 }
 
+// first returns the most urgent of those that can be begun of a need; "" if there is
+// none.
+func (l *lane) first(n need) string {
+	others, retries := &l.waiting[n][0], &l.waiting[n][1]
+	if retries.Len() > 0 && l.retrying < retriesAtOnce && (others.Len() == 0 || retries.Urgency().Compare(others.Urgency()) < 0) {
+		return retries.First()
+	}
+	return others.First()
+}
+
 // block keeps orders from being asked for until a budget allows them.
-func (l *lane) block(n need, until time.Time) {
-	for i := range n + 1 {
-		if i != free {
-			l.blocked[i] = later(l.blocked[i], until)
+func (l *lane) block(held *HeldError) {
+	for n := range l.blocked {
+		if held.holds(need(n)) {
+			l.blocked[n] = later(l.blocked[n], held.Until)
 		}
 	}
 }
 
+// begin and end count what is under way.
+func (l *lane) begin(retry bool) {
+	l.running++
+	if retry {
+		l.retrying++
+	}
+}
+
+func (l *lane) end(retry bool) {
+	l.running--
+	if retry {
+		l.retrying--
+	}
+}
+
 // next returns what is to be started now, or how long to wait for that; "" and 0
-// if nothing waits.
+// if nothing waits but for others to end.
 func (l *lane) next(now time.Time) (id string, wait time.Duration) {
 	for n := lost; n >= routine; n-- {
-		first := l.waiting[n].First()
+		first := l.first(n)
 		if first == "" {
 			continue
 		}
@@ -223,12 +254,13 @@ func (s *scheduler) beginLocked(id, issuer string, l *lane) {
 		s.due.push(id, c.Position, time.Now().Add(wait)) // another manager is at it
 		return
 	}
-	if c.needs(issuer, true, time.Now()) == routine {
-		l.block(routine, time.Now().Add(s.paceLocked(issuer))) // the next one would be held
+	if now := time.Now(); c.needs(issuer, true, now).paced() { // the next one would be held
+		l.block(&HeldError{Account: true, Until: now.Add(s.paceLocked(issuer)), need: endangered, pace: true})
 	}
-	l.running++
+	retry := c.Failure != nil
+	l.begin(retry)
 	s.goLocked(c, func() (*Managed, error) { return s.attempt(s.ctx, c, issuer, c.reason()) }, func(err error) time.Duration {
-		l.running--
+		l.end(retry)
 		delete(s.instead, id)
 		var held *HeldError
 		if !errors.As(err, &held) {
@@ -253,9 +285,7 @@ func (s *scheduler) paceLocked(issuer string) time.Duration {
 // heldLocked keeps what waits for the same budget from beginning in vain, and has
 // the stand-in asked, if there is one.
 func (s *scheduler) heldLocked(c *Managed, l *lane, held *HeldError) {
-	if held.Account {
-		l.block(held.need, held.Until)
-	}
+	l.block(held)
 	if held.Instead != "" {
 		s.instead[c.ID] = held.Instead
 	}

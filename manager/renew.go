@@ -83,11 +83,13 @@ func (c *Managed) failures() uint64 {
 // and nothing is noted.
 func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need, reason string) (*Managed, error) {
 	reason = c.why(reason)
+	ctx = asOf(ctx, c.Seen)
+	m.readConf(ctx, asked)
 	if err := m.paused(ctx, c, asked); err != nil {
 		return nil, err
 	}
 	var gone *busError
-	means, unfit := m.prepare(ctx, &c.Spec, asked)
+	means, unfit := m.prepare(ctx, c, asked)
 	if errors.As(unfit, &gone) || ctx.Err() != nil {
 		return nil, cmp.Or(unfit, ctx.Err())
 	}
@@ -96,6 +98,7 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need,
 			return nil, err
 		}
 	}
+	crash.Point(crash.Drawn)
 	defer m.working(c.ID)()
 	draft := m.resumed(c, means.asked)
 	if reason == event.ReasonCompromised && (c.Mark == nil || c.Mark.Reason != reason) {
@@ -137,6 +140,7 @@ func (m *Manager) attempt(ctx context.Context, c *Managed, asked string, n need,
 // publish commits a claimed generation and copies it for its group. The error is
 // a conflict if the claim was lost.
 func (m *Manager) publish(ctx context.Context, c *Managed, made generation, r event.Record) (*Managed, error) {
+	old := m.placeOf(c.ID) // before the commit: see copyOver
 	done, err := m.commit(ctx, c, made.cert, r)
 	for conflict(err) { // perhaps by what touches no claim, such as a pause
 		if c, err = m.settle(ctx, c, err); err == nil {
@@ -150,7 +154,7 @@ func (m *Manager) publish(ctx context.Context, c *Managed, made generation, r ev
 	}
 	crash.Point(crash.Committed)
 	m.progress(c.ID, fmt.Sprintf("generation %d is committed, serial %x", done.Generation, r.Serial))
-	if err := m.copy(ctx, done); err != nil {
+	if err := m.copyOver(ctx, old, done); err != nil {
 		return nil, fmt.Errorf("publishing generation %d of %s: %w", done.Generation, c.ID, err)
 	}
 	crash.Point(crash.Published)
@@ -169,7 +173,7 @@ func short(names []string) string {
 
 // commit appends the new generation to the state. The error may be a conflict.
 func (m *Manager) commit(ctx context.Context, c *Managed, cert *event.Certificate, r event.Record) (*Managed, error) {
-	data, err := event.Sign(m.identity.Signing, m.tenant, r.At, cert)
+	data, err := m.sign(ctx, r.At, cert)
 	if err != nil {
 		return nil, err
 	}
@@ -193,46 +197,4 @@ func (m *Manager) turn(ctx context.Context, next *Managed, v event.Version, curr
 	}
 	next.Position = at
 	return next, nil
-}
-
-// copy makes the group's entry what the state says, unless it is that or newer
-// already.
-func (m *Manager) copy(ctx context.Context, c *Managed) error {
-	key := event.CertificateKey(c.Spec.Group, c.ID)
-	for {
-		// The copy first and the state second: a state that changes afterwards is
-		// copied by whoever changed it, and then this append conflicts.
-		old, err := m.newest(ctx, key)
-		if err != nil {
-			return err
-		}
-		if c, err = m.Get(ctx, c.ID); err != nil {
-			return err
-		}
-		if len(c.Current) == 0 || !m.copied(ctx, key, old).Less(c.Version) {
-			return nil
-		}
-		if _, err := m.log.Append(ctx, key, old.Position, c.Current); !conflict(err) {
-			return err
-		}
-	}
-}
-
-// copied returns the version of a group's entry; the zero Version if there is
-// none that can be believed.
-func (m *Manager) copied(ctx context.Context, key string, entry bus.Entry) event.Version {
-	if len(entry.Data) == 0 {
-		return event.Version{}
-	}
-	e, err := m.open(ctx, key, entry.Data)
-	if err != nil {
-		return event.Version{}
-	}
-	switch b := e.Body.(type) {
-	case *event.Certificate:
-		return b.Version
-	case *event.Removal:
-		return b.Version
-	}
-	return event.Version{}
 }

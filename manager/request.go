@@ -67,13 +67,21 @@ func (m *Manager) spec(ctx context.Context, r Request) (*event.Spec, error) {
 		Created:     time.Now(),
 	}
 	s.Issuer, s.Fallbacks = issuersOf(r, shared)
-	for _, check := range []func(*event.Spec, *config.Shared) error{checkIssuers, checkProof, checkPolicy, checkLifetime} {
-		if err := check(s, shared); err != nil {
-			return nil, err
-		}
+	if err := checkSpec(s, shared); err != nil {
+		return nil, err
 	}
 	_, err = m.groupKey(ctx, s.Group)
 	return s, err
+}
+
+// checkSpec refuses what its issuers are known never to sign.
+func checkSpec(s *event.Spec, shared *config.Shared) error {
+	for _, check := range []func(*event.Spec, *config.Shared) error{checkIssuers, checkProof, checkPolicy, checkLifetime} {
+		if err := check(s, shared); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // issuersOf returns the first issuer and those that stand in for it.

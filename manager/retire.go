@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -37,6 +38,7 @@ func (m *Manager) RetireKeys(ctx context.Context, group string) error {
 			if err != nil {
 				return fmt.Errorf("retiring the former keys of group %q: %w", group, err)
 			}
+			crash.Point(crash.KeyRetired)
 			n := len(g.Retiring) - len(next.Retiring)
 			m.progress(group, fmt.Sprintf("%s retired", plural.Of(n, "former key")))
 			m.logger.Info("former keys of a group are retired", "group", group, "retired", n, "retiring", len(next.Retiring))
@@ -129,7 +131,8 @@ func (m *Manager) takeBack(ctx context.Context, g *event.Group) error {
 	}
 	return each(ctx, members, func(h *Member) error {
 		for h.Revoked.IsZero() && h.dropRetired(g) {
-			_, err := m.append(ctx, h.Position, &h.Member)
+			_, err := m.succeed(ctx, h.Position, h.Signed, &h.Member)
+			crash.Point(crash.KeyTakenBack)
 			if !conflict(err) {
 				return err
 			}

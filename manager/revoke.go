@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/issuer"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -54,6 +55,7 @@ func (m *Manager) Revoke(ctx context.Context, id string, o RevokeOptions) error 
 	if err := m.revokeAtCA(ctx, c, r, o); err != nil {
 		return fmt.Errorf("revoking generation %d of %s (%s): %w", r.Generation, id, short(c.Spec.Names), err)
 	}
+	crash.Point(crash.RevokedAtCA)
 	m.logger.Warn("certificate is revoked", "managed_id", id, "names", c.Spec.Names, "version", r.Version.String(), "serial", fmt.Sprintf("%x", r.Serial), "reason", o.Reason.String())
 	if err := m.noteRevoked(ctx, id, r.Version, o); err != nil {
 		return fmt.Errorf("generation %d of %s is revoked, and this could not be written down: %w", r.Generation, id, err)
@@ -192,6 +194,7 @@ func (m *Manager) noteRevoked(ctx context.Context, id string, v event.Version, o
 			next.Mark, next.Failure, next.Order = &event.Mark{Reason: reason, At: time.Now()}, nil, nil
 		}
 		if _, err = m.append(ctx, c.Position, &next); !conflict(err) {
+			crash.Point(crash.RevocationNoted)
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -89,6 +90,7 @@ func (m *Manager) giveNewKey(ctx context.Context, name string, keys []*seal.Priv
 			if err != nil {
 				return err
 			}
+			crash.Point(crash.KeyTurned)
 			m.progress(name, fmt.Sprintf("the group has key %s in place of %s", next.ID(), old.ID()))
 			m.logger.Warn("group has another key", "group", name, "key", next.ID(), "former", old.ID(), "reason", reason)
 			continue // for those who became members meanwhile
@@ -168,6 +170,7 @@ func (m *Manager) void(ctx context.Context, c *Managed, reason string) error {
 		next.Failure = nil
 		_, err := m.append(ctx, c.Position, &next)
 		if err == nil {
+			crash.Point(crash.Voided)
 			return nil
 		}
 		if !conflict(err) {
@@ -193,6 +196,7 @@ func (m *Manager) renewStale(ctx context.Context, name string, stale []*Managed,
 		if err != nil && !errors.As(err, &removed) {
 			return err
 		}
+		crash.Point(crash.SealedAnew)
 		m.progress(name, fmt.Sprintf("%d of %s sealed to the new key", done.Add(1), plural.Of(total, "certificate")))
 		return nil
 	})

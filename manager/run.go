@@ -5,8 +5,9 @@ package manager
 import (
 	"container/heap"
 	"context"
-	"errors"
+	"math/rand/v2"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +37,8 @@ func (m *Manager) Run(ctx context.Context) {
 	m.running.Store(s)
 	defer m.running.Store(nil)
 	hosts := newHosts(m, m.keys)
-	for _, from := range append(s.sources(), hosts.sources(ctx)...) {
+	conf := source{from: m.log, scope: confScope, take: m.readings.take, ended: m.readings.end}
+	for _, from := range slices.Concat(s.sources(), hosts.sources(ctx), []source{conf}) {
 		s.work.Go(func() { m.follow(ctx, from) })
 	}
 	s.work.Go(s.watch)
@@ -44,8 +46,12 @@ func (m *Manager) Run(ctx context.Context) {
 		s.work.Go(s.keepBeacons)
 	}
 	s.work.Go(func() { hosts.run(ctx) })
+	if m.snapshot != "" {
+		s.work.Go(func() { m.keepSnapshot(ctx) })
+	}
 	s.loop()
 	s.work.Wait()
+	m.letGoAll()
 }
 
 // A scheduler is one Run, or what a pass of RenewDue knows.
@@ -61,31 +67,35 @@ type scheduler struct {
 	attempt func(ctx context.Context, c *Managed, issuer, reason string) (*Managed, error)
 	// ask asks the CA of the newest generation when to renew it.
 	ask func(ctx context.Context, c *Managed) (*Managed, error)
+	// jitter is a part of the time over which several managers spread asking about c.
+	jitter func(c *Managed, spread time.Duration) time.Duration
 
 	mu       sync.Mutex
-	known    map[string]*Managed      // guarded by mu; the newest state by id
-	busy     map[string]bool          // guarded by mu; ids that are being worked on
-	due      dueHeap                  // guarded by mu
-	copies   map[string]event.Version // guarded by mu; by id, what the groups' entries say
-	tallies  map[string]*tally        // guarded by mu; by group
-	evidence map[string]evidence      // guarded by mu; that the log went back, by who gave it
-	anew     map[string]bool          // guarded by mu; ids seen since the log was replaced; nil if all are
-	lanes    map[string]*lane         // guarded by mu; by issuer
-	queued   map[string]string        // guarded by mu; by id, for which issuer it waits
-	instead  map[string]string        // guarded by mu; by id, who is asked in place of an issuer whose budget is used up
-	paused   map[string]bool          // guarded by mu; issuers
-	unasked  map[string]time.Time     // guarded by mu; by id, until when a CA is left alone that did not answer
-	set      *settings                // guarded by mu; nil until they were read
-	caught   bool                     // guarded by mu; all copies were seen
+	awaited  map[string]*awaited  // guarded by mu; by id, what the bus has to tell of
+	known    map[string]*Managed  // guarded by mu; the newest state by id
+	busy     map[string]bool      // guarded by mu; ids that are being worked on
+	due      dueHeap              // guarded by mu
+	copies   map[string]place     // guarded by mu; by id, the groups' entries
+	tallies  map[string]*tally    // guarded by mu; by group
+	evidence map[string]evidence  // guarded by mu; that the log went back, by who gave it
+	anew     map[string]bool      // guarded by mu; ids seen since the log was replaced; nil if all are
+	lanes    map[string]*lane     // guarded by mu; by issuer
+	queued   map[string]string    // guarded by mu; by id, for which issuer it waits
+	instead  map[string]string    // guarded by mu; by id, who is asked in place of an issuer whose budget is used up
+	paused   map[string]bool      // guarded by mu; issuers
+	unasked  map[string]time.Time // guarded by mu; by id, until when a CA is left alone that did not answer
+	set      *settings            // guarded by mu; nil until they were read
+	caught   bool                 // guarded by mu; all copies were seen
 }
 
 func newScheduler(ctx context.Context, m *Manager) *scheduler {
 	s := &scheduler{
-		m: m, ctx: ctx, view: newView(m), known: make(map[string]*Managed), busy: make(map[string]bool),
-		copies: make(map[string]event.Version), tallies: make(map[string]*tally), evidence: make(map[string]evidence),
+		m: m, ctx: ctx, view: newView(m), awaited: make(map[string]*awaited), known: make(map[string]*Managed), busy: make(map[string]bool),
+		copies: make(map[string]place), tallies: make(map[string]*tally), evidence: make(map[string]evidence),
 		read: make(map[string]bus.Position), lanes: make(map[string]*lane), queued: make(map[string]string),
 		instead: make(map[string]string), paused: make(map[string]bool), unasked: make(map[string]time.Time),
 		wake: make(chan struct{}, 1), accused: make(chan struct{}, 1), attempt: m.scheduled, ask: m.askWithin,
+		jitter: func(_ *Managed, spread time.Duration) time.Duration { return rand.N(spread) },
 	}
 	s.view.proofs = s.proven
 	return s
@@ -116,6 +126,7 @@ func (s *scheduler) takeState(u bus.Update) {
 	s.mu.Lock()
 	old := s.known[c.ID]
 	s.known[c.ID] = c
+	s.tellLocked(c)
 	if s.anew != nil {
 		s.anew[c.ID] = true
 	}
@@ -186,7 +197,7 @@ func (s *scheduler) takeCopy(u bus.Update) {
 	if event.CheckID(id) != nil {
 		return
 	}
-	s.copies[id] = version
+	s.copies[id] = place{version, u.Position}
 	s.tallyLocked(path.Base(path.Dir(u.Key))).take(id, version, u.Position)
 	if c := s.known[id]; s.caught && c != nil && s.copies[id].Less(c.Version) {
 		s.planLocked(c, 0)
@@ -257,39 +268,4 @@ func (s *scheduler) startLocked(c *Managed) {
 		return
 	}
 	s.queueLocked(c)
-}
-
-// goLocked runs work for c and plans c anew when it ends. endedLocked, if not nil,
-// is told of that, and says what a failure waits for, in place of afterFailure.
-func (s *scheduler) goLocked(c *Managed, work func() (*Managed, error), endedLocked func(error) time.Duration) {
-	s.busy[c.ID] = true
-	s.work.Go(func() {
-		done, err := work()
-		var held *HeldError
-		if err != nil && !conflict(err) && !errors.As(err, &held) && s.ctx.Err() == nil {
-			s.m.logger.Warn("a managed certificate needs another attempt", "managed_id", c.ID, "error", err)
-		}
-		s.mu.Lock()
-		delete(s.busy, c.ID)
-		if err == nil { // the bus will tell, too, but perhaps later
-			if now := s.known[c.ID]; now != nil && now.Position == c.Position {
-				s.known[c.ID] = done
-			}
-			if s.copies[c.ID].Less(done.Version) {
-				s.copies[c.ID] = done.Version
-			}
-		}
-		wait := afterFailure
-		if endedLocked != nil {
-			wait = endedLocked(err)
-		}
-		if err == nil {
-			wait = 0
-		}
-		if now := s.known[c.ID]; now != nil {
-			s.planLocked(now, wait)
-		}
-		s.mu.Unlock()
-		s.poke()
-	})
 }

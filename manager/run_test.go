@@ -477,7 +477,7 @@ func TestPlans(t *testing.T) {
 		if n := len(s.due); n > 2 { // the renewal, and a copy that is not there as far as this knows
 			t.Errorf("%d plans after the bus was followed 100 times", n)
 		}
-		s.copies[c.ID], s.due = c.Version, nil
+		s.copies[c.ID], s.due = place{Version: c.Version}, nil
 		s.due.push(c.ID, c.Position, time.Now()) // made when the clock was ahead
 		s.start()
 		if len(s.due) != 1 || !s.due[0].at.Equal(c.RenewAt()) {

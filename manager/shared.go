@@ -11,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/config"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/internal/plural"
 	"github.com/keyturn/keyturn/seal"
 )
@@ -116,6 +117,7 @@ func (m *Manager) UpdateConfig(ctx context.Context, text []byte, after bus.Posit
 		return bus.Position{}, err
 	}
 	at, err := m.append(ctx, after, &c)
+	crash.Point(crash.ConfigWritten)
 	if err != nil {
 		return at, fmt.Errorf("writing the shared configuration: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -86,6 +87,7 @@ func (m *Manager) appendSet(ctx context.Context, after bus.Position, chain *even
 	if err != nil {
 		return at, err
 	}
+	crash.Point(crash.ManagersListed)
 	_, err = m.lookUpManagers(ctx)
 	return at, err
 }
@@ -211,6 +213,7 @@ func (m *Manager) leaveOut(ctx context.Context, l *signerList, k event.ManagerKe
 	if _, err := m.vouch(ctx, voucher{m: m, gone: []*seal.VerifyKey{key}}); err != nil {
 		return err
 	}
+	crash.Point(crash.VouchedForAll)
 	reached, err := m.reachedNow(ctx)
 	if err != nil {
 		return err

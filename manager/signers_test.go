@@ -411,7 +411,7 @@ func TestWhoIsNoManagerWritesNothing(t *testing.T) {
 				t.Errorf("a stranger %s writes", what)
 			}
 		}
-		if err := m.mayWrite(t.Context()); !errors.Is(err, ErrNotManager) {
+		if _, err := m.mayWrite(t.Context()); !errors.Is(err, ErrNotManager) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -14,6 +14,12 @@ type Stats struct {
 	// ReceiptsRefused counts receipts that the member did not sign, and
 	// ProofsRefused what replicas gave as proof and is none.
 	ReceiptsRefused, ProofsRefused uint64
+	// Snapshot is when the snapshot of the log was last current and on the disk, by
+	// what the bus had told; SnapshotFailed says that it is not kept for now, and
+	// SnapshotMissing is how many of its entries the log has lost.
+	Snapshot        time.Time
+	SnapshotFailed  bool
+	SnapshotMissing int
 	// Queues are what Run has due and under way, by issuer; those in which nothing
 	// is are left out.
 	Queues []QueueStats
@@ -26,6 +32,9 @@ func (m *Manager) Stats() Stats {
 	m.mu.Unlock()
 	if s := m.running.Load(); s != nil {
 		stats.Queues = s.queues()
+	}
+	if s := m.snapshots.Load(); s != nil {
+		stats.SnapshotMissing = s.lacking()
 	}
 	return stats
 }

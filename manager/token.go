@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 )
 
 // Lifetimes of a join token.
@@ -63,6 +64,7 @@ func (m *Manager) NewToken(ctx context.Context, group string, lifetime time.Dura
 	if err != nil {
 		return nil, fmt.Errorf("making a join token for group %q: %w", group, err)
 	}
+	crash.Point(crash.TokenMade)
 	m.logger.Info("join token is made", "id", t.ID, "group", group, "expires", t.Expires)
 	return t, nil
 }

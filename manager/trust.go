@@ -85,8 +85,19 @@ func (m *Manager) learn(data []byte) *trust {
 		m.mu.Lock()
 		clear(m.strangers)
 		clear(m.judged) // a proof may be one now
+		clear(m.beliefs)
 		m.mu.Unlock()
 		return &next
+	}
+}
+
+// learnNewer learns a list of managers, from wherever it is, if it is one that
+// follows from those that are known and no older one.
+func (m *Manager) learnNewer(data []byte) {
+	t := *m.trust.Load()
+	t.problem = nil
+	if t.follow(m.tenant, data); t.problem == nil {
+		m.learn(data)
 	}
 }
 
@@ -135,11 +146,23 @@ func setsOf(tenant string, data []byte) []*event.ManagerSet {
 // that is known, the bus is asked who the managers are by now. A *busError says
 // that it could not be.
 func (m *Manager) open(ctx context.Context, key string, data []byte) (*event.Event, error) {
+	return m.openWith(ctx, key, data, m.openBy)
+}
+
+// openOnce is open of what nobody needs again soon: nothing of it is remembered, and
+// the caller may use the bytes for something else then.
+func (m *Manager) openOnce(ctx context.Context, key string, data []byte) (*event.Event, error) {
+	return m.openWith(ctx, key, data, func(t *trust, key string, data []byte) (*event.Event, error) {
+		return event.Open(t.keys, m.tenant, key, data)
+	})
+}
+
+func (m *Manager) openWith(ctx context.Context, key string, data []byte, openBy func(*trust, string, []byte) (*event.Event, error)) (*event.Event, error) {
 	t, err := m.trusted(ctx)
 	if err != nil {
 		return nil, err
 	}
-	e, err := event.Open(t.keys, m.tenant, key, data)
+	e, err := openBy(t, key, data)
 	if !errors.Is(err, seal.ErrUnknownSigner) || !m.worthAsking(data) {
 		return e, err
 	}
@@ -150,7 +173,7 @@ func (m *Manager) open(ctx context.Context, key string, data []byte) (*event.Eve
 	if now == t {
 		return nil, err
 	}
-	return event.Open(now.keys, m.tenant, key, data)
+	return openBy(now, key, data)
 }
 
 // openFollowed is open for whoever follows the bus, and so gets each entry once:
@@ -187,22 +210,23 @@ func disbelief(what string, err error) error {
 	return fmt.Errorf("%s on the bus is not to be believed: %w", what, err)
 }
 
-// mayWrite returns ErrNotManager unless what this manager signs is believed.
-func (m *Manager) mayWrite(ctx context.Context) error {
+// mayWrite returns ErrNotManager unless what this manager signs is believed, and by
+// which trust.
+func (m *Manager) mayWrite(ctx context.Context) (*trust, error) {
 	t, err := m.trusted(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if t.set == nil {
 		if t.problem == nil || errors.Is(t.problem, event.ErrOldManagers) {
-			return nil
+			return t, nil
 		}
-		return fmt.Errorf("%w: %w", ErrNotManager, t.problem)
+		return nil, fmt.Errorf("%w: %w", ErrNotManager, t.problem)
 	}
 	if own := m.identity.Signing.Public(); !slices.ContainsFunc(t.keys, own.Equal) {
-		return fmt.Errorf("%w (its key is %s)", ErrNotManager, own.ID())
+		return nil, fmt.Errorf("%w (its key is %s)", ErrNotManager, own.ID())
 	}
-	return nil
+	return t, nil
 }
 
 // patiently repeats what fails because the bus could not be asked, until ctx

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
+	"github.com/keyturn/keyturn/internal/crash"
 	"github.com/keyturn/keyturn/seal"
 )
 
@@ -24,7 +25,7 @@ const atOnce = 8
 // signedScopes are those in which managers' entries stand that outlive who wrote
 // them, the states before their copies. Join tokens end with their maker: he may
 // have kept some.
-var signedScopes = []string{event.StateScope, groupsScope, "names", "conf", event.MemberScope}
+var signedScopes = []string{event.StateScope, groupsScope, event.NamesScope, confScope, event.MemberScope}
 
 // A voucher signs anew what managers signed that are to be believed no more.
 type voucher struct {
@@ -81,7 +82,7 @@ func (m *Manager) reachedNow(ctx context.Context) ([]event.Reached, error) {
 
 // vouch goes through all scopes, and returns how many entries it has found.
 func (m *Manager) vouch(ctx context.Context, v voucher) (n int, err error) {
-	if err := m.mayWrite(ctx); err != nil {
+	if _, err := m.mayWrite(ctx); err != nil {
 		return 0, err
 	}
 	for _, scope := range signedScopes {
@@ -93,6 +94,7 @@ func (m *Manager) vouch(ctx context.Context, v voucher) (n int, err error) {
 		var done atomic.Int64
 		err = each(ctx, keys, func(key string) error {
 			err := v.renew(ctx, key)
+			crash.Point(crash.Vouched)
 			if n := done.Add(1); err == nil && (n%100 == 0 || n == int64(len(keys))) {
 				m.progress(v.gone[0].ID().String(), fmt.Sprintf("signed anew under %s: %d of %d", scope, n, len(keys)))
 			}

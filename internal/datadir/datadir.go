@@ -14,12 +14,14 @@
 //	tenant             the namespace on the bus
 //	added              the name that another manager gave to this one, which it made
 //	bus/               the embedded bus: keys and JetStream files
+//	snapshot/          what stands on the bus, to rebuild it from, and its keys, sealed
 //	bus.url            where the bus is; the embedded one writes it at every start
 //	bus.ca             the CA certificates that it is known by
 //	bus.secret         what makes a tenant's credentials, in a directory from tenants/
 //	tenants/NAME/      the directory for the first manager of another tenant
 //	bus.id             the id of its log, so that a lost one is noticed
 //	manager.creds      how a manager logs in to it
+//	monitor.creds      how NATS servers of one's own are asked how they write to the disk
 //	ca.pem             the root of the development CA
 //	joined/NAME/       the joined directories of the development instance
 //
@@ -53,6 +55,9 @@ const (
 	Production = "production"
 	Dev        = "dev"
 )
+
+// Snapshot is the directory of what the bus is rebuilt from.
+const Snapshot = "snapshot"
 
 // maxSmall bounds the files that hold one line.
 const maxSmall = 4096
@@ -170,6 +175,15 @@ func (d *Dir) complete(kind string) error {
 		return nil // the groups' keys are where they were made
 	}
 	return d.group(replica.DefaultGroup)
+}
+
+// Kind returns Dev or Production, as the directory says.
+func (d *Dir) Kind() (string, error) {
+	b, err := durable.ReadFile(d.File("kind"), maxSmall)
+	if err != nil {
+		return "", fmt.Errorf("reading the kind of the data directory: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 func (d *Dir) checkKind(kind string) error {

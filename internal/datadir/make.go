@@ -75,10 +75,23 @@ type Tenancy struct {
 func (d *Dir) MakeTenant(t Tenancy) error {
 	path, given := d.File(filepath.Join("tenants", t.Tenant)), d.File(filepath.Join("bus", "tenants", t.Tenant, "given"))
 	if _, err := os.Stat(given); err == nil {
+		durable.Settle(given) // the directory may be moved away now
 		return nil
 	}
-	if err := os.RemoveAll(path); err != nil { // what a crash left
+	if err := durable.RemoveAll(path); err != nil { // what a crash left
 		return fmt.Errorf("making the directory of tenant %s: %w", t.Tenant, err)
+	}
+	if err := MakeFirst(path, t); err != nil {
+		return err
+	}
+	return durable.WriteFile(given, nil, durable.PrivateFile)
+}
+
+// MakeFirst makes a data directory for the first manager of a tenant. The directory
+// must not exist, or be empty.
+func MakeFirst(path string, t Tenancy) error {
+	if old, err := os.ReadDir(path); err == nil && len(old) > 0 {
+		return fmt.Errorf("making the directory of tenant %s: %s is not empty", t.Tenant, path)
 	}
 	if err := durable.MkdirAll(path); err != nil {
 		return fmt.Errorf("making the directory of tenant %s: %w", t.Tenant, err)
@@ -91,10 +104,7 @@ func (d *Dir) MakeTenant(t Tenancy) error {
 	for name, text := range map[string][]byte{"kind": []byte(Production + "\n"), bus.ManagerCreds: t.Creds, secretFile: t.Secret} {
 		errs = append(errs, durable.CreateFile(own.File(name), text, durable.PrivateFile))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return durable.WriteFile(given, nil, durable.PrivateFile)
+	return errors.Join(errs...)
 }
 
 // secretFile holds the secret that makes a tenant's credentials, until it is on

@@ -28,8 +28,10 @@ const table = `
 NONE < keyturn, issuer, solver, internal/durable, internal/crash
 
 internal/durable < seal, bus, replica, bus/jetstream  # files are written in one place
+internal/durable < internal/durable/powercut      # what it leaves on the disk, for tests
 seal < event
 keyturn, event, bus < replica
+event, bus < archive
 keyturn < reload
 
 solver < solver/internal/port
@@ -37,6 +39,9 @@ solver/internal/port < solver/http01, solver/tlsalpn01  # a port is held while t
 solver/http01, solver/tlsalpn01 < replica        # they answer in the place of whoever orders
 
 NONE < internal/printable, internal/plural
+keyturn, internal/printable < proxy
+NONE < internal/listen                           # ports that are handed over
+proxy < internal/status
 internal/printable < issuer, manager             # what others wrote is shown
 internal/plural < issuer/acme, manager           # "1 certificate"
 
@@ -46,6 +51,12 @@ internal/schedule < config, manager              # one rule for when to renew
 NONE < issuer/policy                             # which names: a private CA's, and its configuration's
 issuer, seal, issuer/policy < issuer/localca
 issuer/policy < config
+internal/cahttp < config                         # where a request may go is known there, too
+NONE < internal/cahttp                           # what comes from a CA is bounded in one place
+issuer < internal/certchain                      # chains of private CAs are made in one place
+issuer, internal/cahttp, internal/certchain, internal/durable < issuer/cfssl
+issuer, internal/cahttp, internal/certchain < issuer/vault  # it links Vault's client
+issuer, internal/cahttp, internal/certchain < issuer/acmpca  # it links AWS's client
 issuer < issuer/issuertest                       # a conformance suite knows its contract alone
 
 bus < bus/membus, bus/jetstream, bus/dynamodb
@@ -54,13 +65,20 @@ keyturn < bus/jetstream/embedded                 # its own certificate turns, to
 bus/jetstream < bus/jetstream/embedded           # the server behind the client, as its tests are
 bus < bus/bustest                                # a conformance suite knows its contract alone
 
-issuer, solver, event, bus, config < manager
-issuer/localca, issuer/acme < manager            # a case for every type of issuer
-internal/crash < manager                         # it is killed between a claim and what comes of it
+issuer, solver, event, bus, config, archive < manager
+issuer/localca, issuer/acme < manager             # issuers that keep something
+config, issuer, issuer/vault, issuer/cfssl, issuer/acmpca < internal/issuers  # and those that do not
+internal/issuers < manager
+internal/crash < manager, replica                # they are killed between what they do and what comes of it
 internal/names < manager                         # names are normalised where they come in
 
 internal/durable < internal/testprogram           # a lock that a dead process does not hold
-internal/testprogram < internal/dynamolocal, internal/stepca, internal/nameserver
+internal/testprogram < internal/dynamolocal, internal/stepca, internal/vaultserver, internal/cfsslserver, internal/motoserver, internal/nameserver
+internal/testprogram < internal/haproxy
+internal/testprogram, bus/jetstream < internal/natsserver  # its accounts and credentials are those of users
+NONE < internal/race                              # tests know it
+NONE < internal/faultproxy                         # a link to a server that fails
+internal/faultproxy < internal/natsserver           # such are the links of a cluster
 internal/durable < internal/lineage              # files are read in one place, too
 internal/durable < internal/secret               # one of the places is a private file
 seal, bus, replica < internal/datadir            # who writes which file of it
@@ -84,13 +102,15 @@ solver/dns < solver/dns/internal/apitest
 EVERYTHING < internal/solvers                    # it links all services; programs alone import it
 
 internal/plural < doctor                         # it knows crypto/tls alone
+issuer/issuertest, issuer/localca < internal/hostileca  # what it answers is signed
+NONE < internal/acmpcatest                       # it stands in for a service of others
 NONE < internal/schedule, internal/names, internal/checkin, internal/lambda, internal/deps, internal/gotest, internal/testnet, packaging
 internal/testnet < docs                          # the guide's hosts
 EVERYTHING < cmd/..., examples/..., e2e/..., bench/...
 
 manager !< replica
 replica !< manager
-issuer/localca !< config                         # the configuration of a CA is plain data
+issuer/localca, issuer/vault, issuer/cfssl, issuer/acmpca !< config  # the configuration of a CA is plain data
 bus/membus !< bus/jetstream
 bus/dynamodb !< bus/jetstream
 bus/jetstream !< bus/dynamodb
@@ -101,7 +121,7 @@ bus/membus !< manager, replica
 // standardOnly are the packages that link nothing outside the standard library
 // and this module, through nothing they import.
 var standardOnly = []string{
-	"keyturn", "issuer", "seal", "event", "bus", "replica", "doctor", "reload",
+	"keyturn", "issuer", "seal", "event", "bus", "archive", "replica", "doctor", "reload",
 	"solver/http01", "solver/tlsalpn01",
 }
 

@@ -57,6 +57,14 @@ func (q *Queue) First() string {
 	return q.items[0].key
 }
 
+// Urgency is that of the first key; zero if there is none.
+func (q *Queue) Urgency() Urgency {
+	if len(q.items) == 0 {
+		return Urgency{}
+	}
+	return q.items[0].Urgency
+}
+
 // Remove takes a key out, and reports whether it was there.
 func (q *Queue) Remove(key string) bool {
 	i := q.index[key]

@@ -39,6 +39,16 @@ func (r Rate) Even(used int) Rate {
 	return Rate{1, i/part*100 + i%part*100/part} // i*100 may be too long: a Per can be a century
 }
 
+// Within is r with as many at once as r lets be drawn one by one within a time, or
+// what r lets be drawn at once if that is more.
+func (r Rate) Within(d time.Duration) Rate {
+	if !r.Limited() {
+		return r
+	}
+	n := max(r.Count, int(d/r.interval()))
+	return Rate{n, time.Duration(n) * r.interval()}
+}
+
 // From returns when one may be drawn so that reserve are left still: now, or
 // later.
 func (r Rate) From(full, now time.Time, reserve int) time.Time {

@@ -30,6 +30,8 @@ var (
 	descDiffers   = fleetDesc("member_differs", "1 while the member's replica holds something else than the managers say.", "group", "member", "host")
 	descRollbacks = fleetDesc("log_rollbacks_total", "How often this manager found that the log had gone back, since the start.")
 	descPass      = fleetDesc("last_pass_timestamp_seconds", "When the manager last looked at what is due.")
+	descKept      = fleetDesc("snapshot_timestamp_seconds", "When the manager's snapshot of the log last had all that the bus had told, on the disk.")
+	descMissing   = fleetDesc("snapshot_missing_entries", "Entries of the manager's snapshot that the log has lost.")
 	descReceipts  = fleetDesc("receipts_refused_total", "Receipts that the member did not sign, since the start.")
 	descProofs    = fleetDesc("proofs_refused_total", "What replicas gave as proof that the log went back and is none, since the start.")
 )
@@ -40,7 +42,7 @@ type fleetMetrics struct{ m *manager.Manager }
 func (c fleetMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descServed, descDelivered, descMembers, descBudget, descReport, descSkew, descDiffers,
-		descRollbacks, descPass, descReceipts, descProofs, descQueue, descUntil, descPaused,
+		descRollbacks, descPass, descKept, descMissing, descReceipts, descProofs, descQueue, descUntil, descPaused,
 	} {
 		ch <- d
 	}
@@ -56,6 +58,8 @@ func (c fleetMetrics) Collect(ch chan<- prometheus.Metric) {
 	counter(descReceipts, s.ReceiptsRefused)
 	counter(descProofs, s.ProofsRefused)
 	when(ch, descPass, s.LastPass)
+	when(ch, descKept, s.Snapshot)
+	gauge(ch, descMissing, float64(s.SnapshotMissing))
 	queues(ch, s.Queues)
 	f := c.m.Live(manager.Query{Counts: true})
 	if f == nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -38,6 +39,7 @@ type Status struct {
 	mu    sync.Mutex
 	parts []Part                      // guarded by mu
 	certs map[string]*manager.Managed // guarded by mu
+	bus   *bus.Durability             // guarded by mu; nil until it was read
 }
 
 // New returns a Status with the metrics of the Go runtime and the process.
@@ -48,6 +50,7 @@ func New(logger *slog.Logger) *Status {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		(*certificates)(s),
+		(*busMetrics)(s),
 	)
 	return s
 }
