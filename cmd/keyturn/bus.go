@@ -14,11 +14,13 @@ import (
 )
 
 func newBus() *cobra.Command {
-	return group("bus", "Prepare the bus",
+	return group("bus", "Prepare the bus, copy it, and get it back",
 		`The bus is what carries entries from managers to replicas. "keyturn serve" runs
-one of its own, NATS JetStream, and needs none of this; others are made ready
-here.`,
-		group("init", "Make a bus ready", "", newBusInitDynamoDB()))
+one of its own, NATS JetStream, which is ready by itself; others are made ready by
+"init". What stands on any of them can be written to a file, checked there, and
+put on another; what a bus has lost is got back by "restore".`,
+		newBusStatus(), newBusAccounts(), group("init", "Make a bus ready", "", newBusInitDynamoDB(), newBusInitNATS()),
+		newBusExport(), newBusVerify(), newBusImport(), newBusRestore())
 }
 
 func newBusInitDynamoDB() *cobra.Command {

@@ -24,7 +24,7 @@ it, with a new key. An id may be given by any start of it that is unambiguous.
 These commands work on the bus directly. They find it, and an identity, in the
 data directory of a running instance or one that "keyturn manager add" made, or
 through --bus, --creds and --identity.`,
-		newCertMk(), newCertLs(), newCertCat(), newCertRenewable(), newCertRenew(), newCertPause(), newCertResume(),
+		newCertMk(), newCertLs(), newCertCat(), newCertRenewable(), newCertRenew(), newCertSet(), newCertPause(), newCertResume(),
 		newCertRevoke(), newCertRm(), newCertHistory()))
 }
 

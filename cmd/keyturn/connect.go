@@ -35,6 +35,7 @@ func addConnectFlags(cmd *cobra.Command) *cobra.Command {
 	f.String("bus", "", "URL of the bus, with --identity, where there is no data directory (KEYTURN_BUS, NATS_URL)")
 	f.String("creds", "", "NATS credentials of a manager: a file, or a reference to a secret (KEYTURN_CREDS, NATS_CREDS)")
 	f.String("bus-ca", "", "file of the CA certificates that the bus is known by (KEYTURN_BUS_CA; default: the system's)")
+	f.String("bus-monitor", "", "where NATS servers of one's own say how they write to the disk: URLs of their monitoring ports, with commas, or a credentials file of their system account (KEYTURN_BUS_MONITOR; default: monitor.creds of the data directory)")
 	f.String("identity", "", "identity of a manager: a file, or a reference to a secret (KEYTURN_IDENTITY)")
 	f.String("tenant", "", "namespace on the bus (KEYTURN_TENANT; default: the data directory's)")
 	f.Duration("timeout", 5*time.Minute, "give up after this time")
@@ -80,6 +81,11 @@ func limited(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 
 // withManager runs work with a manager on the bus that the flags name.
 func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager) error) error {
+	return withBus(cmd, func(ctx context.Context, m *manager.Manager, _ bus.Conn) error { return work(ctx, m) })
+}
+
+// withBus is withManager for what needs the bus itself, too.
+func withBus(cmd *cobra.Command, work func(context.Context, *manager.Manager, bus.Conn) error) error {
 	limit, _ := cmd.Flags().GetDuration("timeout")
 	if limit <= 0 {
 		return usagef("--timeout is %v: it has to be above zero", limit)
@@ -88,12 +94,12 @@ func withManager(cmd *cobra.Command, work func(context.Context, *manager.Manager
 	defer cancel()
 	p := newProgress(cmd)
 	defer p.end()
-	m, closeBus, err := connect(ctx, cmd, p)
+	m, conn, closeBus, err := connect(ctx, cmd, p)
 	if err != nil {
 		return err
 	}
 	defer closeBus()
-	err = work(ctx, m)
+	err = work(ctx, m, conn)
 	if err != nil && errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) != nil {
 		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	}
@@ -137,10 +143,10 @@ type place struct {
 }
 
 // connect finds the bus and the identity.
-func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Manager, func(), error) {
+func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Manager, bus.Conn, func(), error) {
 	data, err := dataOf(cmd)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	find := named
 	if data != "" {
@@ -148,23 +154,25 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 	}
 	at, err := find(ctx, cmd)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	quiet := slog.New(slog.DiscardHandler) // what matters is in the results and the errors
 	if tenant := setting(cmd, "tenant"); tenant != "" {
 		if err := event.CheckName(tenant); err != nil {
 			at.remove()
-			return nil, nil, usagef("--tenant: %w", err)
+			return nil, nil, nil, usagef("--tenant: %w", err)
 		}
 		at.config.Tenant = tenant
 	}
-	conn, err := bus.OpenDir(at.dir, bus.Options{Creds: bus.ManagerCreds, Tenant: at.config.Tenant, Name: "keyturn " + cmd.Name(), Logger: quiet})
+	conn, err := bus.OpenDir(at.dir, bus.Options{
+		Creds: bus.ManagerCreds, Monitor: setting(cmd, "bus-monitor"), Tenant: at.config.Tenant, Name: "keyturn " + cmd.Name(), Logger: quiet,
+	})
 	if err != nil {
 		at.remove()
 		if at.creds != "" {
 			err = fmt.Errorf("with the credentials of %s: %w", at.creds, err)
 		}
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	end := func() {
 		conn.Close()
@@ -175,12 +183,12 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 	if err := conn.Connected(wait); err != nil {
 		url, _ := bus.ReadURL(at.dir) // it could be opened
 		end()
-		return nil, nil, unreachable(url, err, at.hint)
+		return nil, nil, nil, unreachable(url, err, at.hint)
 	}
 	c := at.config
 	if c.Every, err = timer(cmd); err != nil {
 		end()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	c.Log, c.Progress, c.Logger, c.Mint, c.Solvers = conn, p.say, quiet, mint, solvers.With(quiet)
 	if r, ok := conn.(revoker); ok {
@@ -193,9 +201,9 @@ func connect(ctx context.Context, cmd *cobra.Command, p *progress) (*manager.Man
 	m, err := manager.New(c)
 	if err != nil {
 		end()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return m, end, nil
+	return m, conn, end, nil
 }
 
 // unreachable says that the bus cannot be reached, and what to do; DynamoDB's

@@ -101,7 +101,7 @@ func (in *instance) startDev(ctx context.Context, l net.Listener) (*dev, error) 
 func (d *dev) join(ctx context.Context, name string) (string, error) {
 	dir := d.in.dir.File(filepath.Join("joined", name))
 	if _, err := replica.ReadMembership(dir); err != nil {
-		if err := os.RemoveAll(dir); err != nil { // what a crash left
+		if err := durable.RemoveAll(dir); err != nil { // what a crash left
 			return "", err
 		}
 		t, err := d.in.manager.NewToken(ctx, manager.DefaultGroup, tokenLifetime)

@@ -13,14 +13,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/manager"
 )
 
 // printFleet prints JSON, or tables: what is issued and served, the replicas,
 // the groups; of one certificate, replica by replica.
-func printFleet(cmd *cobra.Command, f *manager.Fleet, one bool) error {
+func printFleet(cmd *cobra.Command, f *manager.Fleet, d *bus.Durability, one bool) error {
 	if asJSON, err := formatOf(cmd); err != nil || asJSON {
-		return printJSON(cmd, f)
+		return printJSON(cmd, struct {
+			*manager.Fleet
+			Durability *bus.Durability `json:"durability,omitempty"`
+		}{f, d})
 	}
 	out := cmd.OutOrStdout()
 	if one {

@@ -57,8 +57,8 @@ func newCertHistory() *cobra.Command {
 		Use:   "history ID",
 		Short: "List the generations of a managed certificate",
 		Long: fmt.Sprintf(`Lists the last %d generations: when, by which manager (the id of its signing
-key), why (new, renewal, rekey, ca, imported, removed), which issuer signed it,
-serial and expiry. A removed certificate is found by its whole id.
+key), why (new, renewal, rekey, changed, ca, imported, removed), which issuer
+signed it, serial and expiry. A removed certificate is found by its whole id.
 
 Below stands what keeps the next generation from being there: an order that is
 under way, the last failure in the CA's own words, name by name, a budget that is

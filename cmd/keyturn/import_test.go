@@ -37,5 +37,6 @@ func scriptElsewhere(ts *testscript.TestScript, neg bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
 	ts.Check(os.WriteFile(filepath.Join(dir, "fullchain.pem"), chain, 0o600))
+	ts.Check(os.WriteFile(filepath.Join(dir, "root.pem"), ca.RootPEM(), 0o600))
 	ts.Check(os.WriteFile(filepath.Join(dir, "privkey.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
 }

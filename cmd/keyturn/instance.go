@@ -180,7 +180,7 @@ func (in *instance) setTenant() error {
 func (in *instance) makeManager(ctx context.Context) error {
 	c := manager.Config{
 		Log: in.log, Tenant: in.config.Tenant, Name: in.name(), Keys: in.dir.GroupKeys, Mint: mint, Solvers: solvers.With(in.logger),
-		Logger: in.logger, Changed: in.status.Changed,
+		Logger: in.logger, Changed: in.status.Changed, Snapshot: in.dir.File(datadir.Snapshot),
 	}
 	var err error
 	if c.Identity, err = in.dir.Identity(); err != nil {
@@ -231,6 +231,7 @@ func (in *instance) startManager(ctx context.Context) error {
 	}
 	in.status.Manager(in.manager)
 	in.status.Add(status.Part{Name: "bus", Check: in.log.Check})
+	in.watchDurability()
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { in.manager.Run(run) })
@@ -304,7 +305,8 @@ func localOnly(next http.Handler) http.Handler {
 		if err != nil {
 			host = r.Host
 		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		// No browser leaves Host out; what looks after load balancers does.
+		if ip := net.ParseIP(host); host != "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			http.Error(w, "this listener answers for localhost only", http.StatusForbidden)
 			return
 		}

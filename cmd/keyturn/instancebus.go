@@ -29,6 +29,8 @@ func (in *instance) startBus(ctx context.Context) error {
 		if err := in.dir.SetURL(in.config.Bus); err != nil {
 			return fmt.Errorf("telling others where the bus is: %w", err)
 		}
+	case in.dir.Remote() && in.dir.HasBusKeys():
+		return fmt.Errorf("the bus of %s is gone: %s is not there: `keyturn bus restore --data %s` rebuilds it from the snapshot", in.dir.Path(), in.dir.File("bus"), in.dir.Path())
 	case !in.dir.Remote():
 		if err := in.startEmbedded(ctx); err != nil {
 			return err
@@ -44,7 +46,7 @@ func (in *instance) startBus(ctx context.Context) error {
 // started the process is told, and starts it again.
 func (in *instance) connect(ctx context.Context) error {
 	conn, err := bus.OpenDir(in.dir.Path(), bus.Options{
-		Creds: bus.ManagerCreds, Tenant: in.config.Tenant, Name: "keyturn serve", Logger: in.logger,
+		Creds: bus.ManagerCreds, Monitor: in.config.BusMonitor, Tenant: in.config.Tenant, Name: "keyturn serve", Logger: in.logger,
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: put the credentials there by which this manager logs in, and start again", err)
@@ -90,13 +92,34 @@ func (in *instance) openLog(ctx context.Context) error {
 		return err
 	}
 	id, err := in.create(ctx, known)
+	if errors.Is(err, bus.ErrPosition) {
+		return fmt.Errorf("opening the log on %s: %w, or run: keyturn bus restore --data %s", jetstream.Redact(in.url), err, in.dir.Path())
+	}
 	if err != nil {
 		return fmt.Errorf("opening the log on %s: %w", jetstream.Redact(in.url), err)
 	}
-	if id == known {
-		return nil
+	if id != known {
+		if err := in.dir.SetLogID(id); err != nil {
+			return err
+		}
 	}
-	return in.dir.SetLogID(id)
+	return in.keepBusKeys()
+}
+
+// keepBusKeys keeps a copy of the embedded bus's keys, with which the bus is
+// rebuilt.
+func (in *instance) keepBusKeys() error {
+	if in.embedded == nil {
+		return in.dir.DropBusKeys()
+	}
+	files, err := embedded.KeyFiles(in.dir.File("bus"))
+	if err != nil {
+		return err
+	}
+	if err := in.dir.KeepBusKeys(files); err != nil {
+		return fmt.Errorf("keeping the keys of the bus: %w", err)
+	}
+	return nil
 }
 
 func (in *instance) startEmbedded(ctx context.Context) error {
@@ -115,7 +138,7 @@ func (in *instance) startEmbedded(ctx context.Context) error {
 		return portInUse("nats", in.config.NATS)
 	}
 	if err != nil {
-		return err
+		return sayRestore(err, in.dir)
 	}
 	in.embedded = server
 	in.onStop(func() error { server.Shutdown(); return nil })
@@ -134,6 +157,14 @@ func (in *instance) startEmbedded(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// sayRestore says what to do where an error is that the files of the bus are damaged.
+func sayRestore(err error, dir *datadir.Dir) error {
+	if errors.Is(err, embedded.ErrDamaged) {
+		return fmt.Errorf("%w: `keyturn bus restore --data %s` gets back what was in them", err, dir.Path())
+	}
+	return err
 }
 
 // addTenant makes the log of another tenant, and the directory with which its

@@ -28,6 +28,8 @@ type issuerRow struct {
 	Type    string `json:"type"`
 	Default bool   `json:"default"`
 	Used    bool   `json:"used"`
+	// Address is where the CA is, if the settings say so; Directory of type acme.
+	Address string `json:"address,omitempty"`
 	// Directory and those after it are of type acme only.
 	Directory   string       `json:"directory,omitempty"`
 	Account     string       `json:"account,omitempty"`
@@ -38,7 +40,7 @@ type issuerRow struct {
 
 func issuerRowOf(i manager.IssuerInfo) issuerRow {
 	return issuerRow{
-		Name: i.Name, Type: i.Type, Default: i.Default, Used: i.Used,
+		Name: i.Name, Type: i.Type, Default: i.Default, Used: i.Used, Address: i.Address,
 		Directory: i.Directory, Account: i.Account, Contact: i.Contact, TermsAgreed: i.TermsAgreed, Pause: pauseOf(i.Pause),
 	}
 }
@@ -75,8 +77,8 @@ func newIssuerLs() *cobra.Command {
 				for _, i := range list {
 					rows = append(rows, issuerRowOf(i))
 				}
-				return errors.Join(printList(cmd, rows, []string{"Name", "Type", "Directory", "Account", "Note"}, func(r issuerRow) []string {
-					return []string{r.Name, r.Type, cmp.Or(r.Directory, "-"), cmp.Or(r.Account, "-"), r.notes()}
+				return errors.Join(printList(cmd, rows, []string{"Name", "Type", "Address", "Account", "Note"}, func(r issuerRow) []string {
+					return []string{r.Name, r.Type, cmp.Or(r.Directory, r.Address, "-"), cmp.Or(r.Account, "-"), r.notes()}
 				}), err)
 			})
 		},

@@ -118,7 +118,7 @@ See it work, with no configuration:   keyturn serve --dev`,
 		_, err := formatOf(cmd)
 		return err
 	}
-	root.AddCommand(newServe(), newCert(), newImport(), newIssuer(), newCA(), newLimits(), newConf(), newGroup(), newReplica(), newManager(), newBus(),
+	root.AddCommand(newServe(), newCert(), newImport(), newIssuer(), newCA(), newLimits(), newConf(), newGroup(), newReplica(), newManager(), newBus(), newProxy(),
 		newStatus(), newRenew(), newDoctor(), newVersion(), newMan(root))
 	root.SetHelpCommand(newHelp(root))
 	root.InitDefaultCompletionCmd()

@@ -38,7 +38,7 @@ const patience = 3 * time.Minute
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"keyturn": main, "brokenservers": brokenServers, "idleserver": idleServer, "checkins": checkIns,
+		"keyturn": main, "brokenservers": brokenServers, "idleserver": idleServer, "checkins": checkIns, "service": service,
 	})
 }
 
@@ -56,7 +56,9 @@ func TestMain(m *testing.M) {
 //	                           ids, and that start, become variables
 //	mark DIR ID…               mark certificates, so that they are due
 //	elsewhere DIR NAME…        fullchain.pem and privkey.pem of a certificate that
-//	                           another CA signed
+//	                           another CA signed, and that CA's root.pem
+//	free NAME…                 addresses that nothing listens on become variables
+//	curl CA ADDRESS PATH…      ask for a path of a proxy until there is an answer
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -80,6 +82,8 @@ func TestScripts(t *testing.T) {
 			"mark":   scriptMark,
 
 			"elsewhere": scriptElsewhere,
+			"free":      scriptFree,
+			"curl":      scriptCurl,
 		},
 	})
 }

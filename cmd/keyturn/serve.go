@@ -88,6 +88,7 @@ file last.`,
 	f.String("http", "127.0.0.1:8080", "loopback address of metrics, health and, with --dev, the page")
 	f.String("tenant", "", "namespace on the bus (default: the data directory's, else \"default\")")
 	f.String("bus", "", "URL of a bus elsewhere, instead of the embedded one: tls://HOST:PORT or dynamodb://TABLE")
+	f.String("bus-monitor", "", "where NATS servers of one's own say how they write to the disk: URLs of their monitoring ports, with commas, or a credentials file of their system account")
 	f.String("nats", "127.0.0.1:14222", "address of the embedded bus, with TLS unless it is a loopback address; port 0 picks a free one")
 	f.String("tenants", "", "further tenants on the embedded bus, with commas: each gets a data directory in tenants/, for its own manager")
 	f.String("advertise", "", "names and addresses by which other hosts reach the embedded bus, with commas (default: those of this machine)")

@@ -29,16 +29,23 @@ type spec struct {
 
 // addFlags adds those flags that every such command has.
 func (s *spec) addFlags(cmd *cobra.Command) {
+	s.addIssuerFlags(cmd, "the configuration's", "the issuer's")
 	f := cmd.Flags()
-	f.StringSliceVar(&s.issuers, "issuer", nil, "issuer, by its name in the shared configuration; more, after commas, stand in for it after failures (default: the configuration's)")
-	f.StringVar(&s.challenge, "challenge", "", "how an ACME CA is shown who controls the names, renewals included: "+strings.Join(solver.Types(), ", ")+" (default: the issuer's)")
-	f.StringVar(&s.profile, "profile", "", "kind of certificate, by an ACME CA's name for it, such as shortlived (default: the issuer's)")
 	f.StringVar(&s.renewBefore, "renew-before", "", "renew this long before the end: 30d, 720h or 33% (default: a third of the lifetime, half under ten days)")
 	f.StringVar(&s.group, "group", manager.DefaultGroup, "group of replicas that get it")
 	f.BoolVar(&s.force, "force", false, "even if these names are managed already")
+	completeGroupFlag(cmd)
+}
+
+// addIssuerFlags adds those that say whom a certificate is from, and what that is
+// asked for. The words say what holds without them.
+func (s *spec) addIssuerFlags(cmd *cobra.Command, issuer, others string) {
+	f := cmd.Flags()
+	f.StringSliceVar(&s.issuers, "issuer", nil, "issuer, by its name in the shared configuration; more, after commas, stand in for it after failures (default: "+issuer+")")
+	f.StringVar(&s.challenge, "challenge", "", "how an ACME CA is shown who controls the names, renewals included: "+strings.Join(solver.Types(), ", ")+" (default: "+others+")")
+	f.StringVar(&s.profile, "profile", "", "kind of certificate, by an ACME CA's name for it, such as shortlived (default: "+others+")")
 	completeFlag(cmd, "challenge", solver.Types()...)
 	completeIssuerFlag(cmd)
-	completeGroupFlag(cmd)
 }
 
 // request returns what the flags ask for; the error is one of usage.
@@ -54,9 +61,6 @@ func (s *spec) request() (r manager.Request, err error) {
 	}
 	if err := event.CheckName(r.Group); err != nil {
 		return r, usagef("--group: %w", err)
-	}
-	if r.Challenge != "" && !slices.Contains(solver.Types(), r.Challenge) {
-		return r, usagef("--challenge is %q: %s are known", r.Challenge, strings.Join(solver.Types(), ", "))
 	}
 	return r, s.issuer(&r)
 }
@@ -82,6 +86,20 @@ func (s *spec) times(r *manager.Request) (err error) {
 
 // issuer puts the first of the issuers, and those that stand in, into a request.
 func (s *spec) issuer(r *manager.Request) error {
+	if err := s.checkIssuer(); err != nil {
+		return err
+	}
+	if len(s.issuers) > 0 {
+		r.Issuer, r.Fallbacks = s.issuers[0], s.issuers[1:]
+	}
+	return nil
+}
+
+// checkIssuer checks what addIssuerFlags has.
+func (s *spec) checkIssuer() error {
+	if s.challenge != "" && !slices.Contains(solver.Types(), s.challenge) {
+		return usagef("--challenge is %q: %s are known", s.challenge, strings.Join(solver.Types(), ", "))
+	}
 	for i, name := range s.issuers {
 		if err := event.CheckName(name); err != nil {
 			return usagef("--issuer: %w", err)
@@ -90,11 +108,8 @@ func (s *spec) issuer(r *manager.Request) error {
 			return usagef("--issuer names %s twice: name each once, in the order in which they are asked", name)
 		}
 	}
-	switch n := len(s.issuers); {
-	case n > event.MaxIssuers:
+	if n := len(s.issuers); n > event.MaxIssuers {
 		return usagef("--issuer names %d; a certificate has at most %d issuers", n, event.MaxIssuers)
-	case n > 0:
-		r.Issuer, r.Fallbacks = s.issuers[0], s.issuers[1:]
 	}
 	return nil
 }

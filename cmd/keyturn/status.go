@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/event"
 	"github.com/keyturn/keyturn/manager"
 )
@@ -39,7 +40,7 @@ joined and has never reported is named, and not waited for.`,
 					return usagef("--group: %w", err)
 				}
 			}
-			return withManager(cmd, func(ctx context.Context, m *manager.Manager) error {
+			return withBus(cmd, func(ctx context.Context, m *manager.Manager, conn bus.Conn) error {
 				if q.Group != "" {
 					if _, err := findGroup(ctx, m, q.Group); err != nil {
 						return err
@@ -61,7 +62,12 @@ joined and has never reported is named, and not waited for.`,
 				if err != nil {
 					return err
 				}
-				return printFleet(cmd, fleet, q.ID != "")
+				d, err := readDurability(ctx, conn)
+				if err != nil {
+					return err
+				}
+				noteReduced(cmd, d)
+				return printFleet(cmd, fleet, d, q.ID != "")
 			})
 		},
 	})
