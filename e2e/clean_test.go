@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/race"
 )
 
 // TestClean starts, stops and misuses the instance as people do.
@@ -171,7 +173,7 @@ func testBanner(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			need(t, "curl")
 			s := newSandbox(t)
-			if raceDetector {
+			if race.Enabled {
 				s.env = append(s.env, "GOFLAGS=-race") // what "go run" builds is built already, then
 			}
 			in, err := test.start(s)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,18 @@ import (
 	"time"
 )
 
-var seed = flag.Uint64("seed", 0, "start the random choices here; 0 is from somewhere else each time")
+var seed = flag.Uint64("seed", 0, "start the random choices here; 0 is the same place each time, or another where KEYTURN_SOAK is set")
+
+// newRand makes the random choices of a test: where they find something, it is found
+// again.
+func newRand(t *testing.T) *rand.Rand {
+	from := *seed
+	if from == 0 && os.Getenv("KEYTURN_SOAK") != "" {
+		from = rand.Uint64()
+	}
+	t.Logf("go test ./e2e -run %s -seed %d", t.Name(), from)
+	return rand.New(rand.NewPCG(from, 0))
+}
 
 // A journal is what was ever said of the managed certificates. What is in it has
 // to stay true.
@@ -117,11 +129,7 @@ func (j *journal) generation(id, serial string) uint64 {
 func TestKill(t *testing.T) {
 	t.Parallel()
 	const kills = 20
-	if *seed == 0 {
-		*seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("go test ./e2e -run TestKill -seed %d", *seed)
-	random := rand.New(rand.NewPCG(*seed, 0))
+	random := newRand(t)
 
 	s := newSandbox(t)
 	// The edge's own is renewed every five seconds.

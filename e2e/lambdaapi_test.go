@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/dynamolocal"
+	"github.com/keyturn/keyturn/internal/race"
 )
 
 // roleSecret is the secret key of the function's role.
@@ -71,7 +72,7 @@ func (f *tableFleet) function(t *testing.T, variables ...string) *function {
 		"AWS_REGION=" + dynamolocal.Region, "AWS_ENDPOINT_URL_DYNAMODB=" + f.server.Endpoint,
 		"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=" + roleSecret,
 	}}
-	if raceDetector {
+	if race.Enabled {
 		s.env = append(s.env, "GORACE=atexit_sleep_ms=0")
 	}
 	s.env = append(s.env, variables...)

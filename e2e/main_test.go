@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/race"
 	"github.com/keyturn/keyturn/manager"
 )
 
@@ -60,7 +61,7 @@ func build(dir string) (err error) {
 	}
 	keyturn, exampleServer = filepath.Join(dir, "keyturn"), filepath.Join(dir, "server")
 	args := []string{"build", "-buildvcs=false", "-o", dir + string(filepath.Separator)}
-	if raceDetector {
+	if race.Enabled {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "./cmd/keyturn", "./examples/server")...)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/race"
 )
 
 // A sandbox is a user with an empty state directory, who starts programs.
@@ -41,7 +43,7 @@ func newSandbox(t *testing.T) *sandbox {
 		}
 	}
 	s.env = append(s.env, "XDG_STATE_HOME="+state)
-	if raceDetector {
+	if race.Enabled {
 		// Without it each process sleeps for a second before it exits.
 		s.env = append(s.env, "GORACE=atexit_sleep_ms=0")
 	}

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/race"
 )
 
 // TestRenewalsUnderHandshakes turns the edge's certificate fifty times from
@@ -25,7 +27,7 @@ func TestRenewalsUnderHandshakes(t *testing.T) {
 	// detector makes client and server several times slower, and with it the machine
 	// has all the programs of this test to slow down at once.
 	limit := time.Second
-	if raceDetector {
+	if race.Enabled {
 		limit = 10 * time.Second
 	}
 	s := newSandbox(t)
