@@ -189,7 +189,7 @@ func (w *writer) write() {
 
 // during returns c with the writer at work on h meanwhile.
 func (w *writer) during(h *holder, c contender) contender {
-	return contender{c.name, func(times int) error {
+	return contender{name: c.name, run: func(times int) error {
 		w.holder.Store(h)
 		defer w.holder.Store(nil)
 		if err := c.run(times); err != nil {

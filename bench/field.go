@@ -130,7 +130,7 @@ func (h *holder) check(f *field, hello tls.ClientHelloInfo) error {
 // memory, which no handshake can. With ahead it may, as in a benchmark that only loops.
 func (h *holder) ask(names []string, hello tls.ClientHelloInfo, ahead bool) contender {
 	at := 0
-	return contender{h.name, func(times int) error {
+	return contender{name: h.name, run: func(times int) error {
 		for range times {
 			hello.ServerName = names[at&(len(names)-1)]
 			cert, err := h.choose(&hello)

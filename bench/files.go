@@ -135,11 +135,11 @@ func (b *bench) reloaders(p filePair) (contenders []contender, done func(), err 
 	config, cache := b.newCertMagic()
 	hash, ctx := "", context.Background()
 	return []contender{
-		{nameStatic, func(int) error {
+		{name: nameStatic, run: func(int) error {
 			_, err := tls.LoadX509KeyPair(p.chain, p.key)
 			return err
 		}},
-		{nameStore, func(int) error {
+		{name: nameStore, run: func(int) error {
 			chain, err := os.ReadFile(p.chain)
 			if err != nil {
 				return err
@@ -150,8 +150,8 @@ func (b *bench) reloaders(p filePair) (contenders []contender, done func(), err 
 			}
 			return store.PutPEM("id", chain, key)
 		}},
-		{nameWatcher, func(int) error { return watcher.ReadCertificate() }},
-		{namePemfile, func(int) error {
+		{name: nameWatcher, run: func(int) error { return watcher.ReadCertificate() }},
+		{name: namePemfile, run: func(int) error {
 			// It cannot be told to read again: a new one reads at once.
 			provider, err := p.provider()
 			if err != nil {
@@ -161,7 +161,7 @@ func (b *bench) reloaders(p filePair) (contenders []contender, done func(), err 
 			_, err = provider.KeyMaterial(ctx)
 			return err
 		}},
-		{nameCertMagic, func(int) error {
+		{name: nameCertMagic, run: func(int) error {
 			before := hash
 			var err error
 			if hash, err = config.CacheUnmanagedCertificatePEMFile(ctx, p.chain, p.key, nil); err == nil && before != "" {

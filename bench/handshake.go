@@ -62,7 +62,7 @@ func (b *bench) handshakers(f *field) (contenders []contender, done func(), err 
 	}
 	add := func(name string, config *tls.Config) {
 		client := &tls.Config{ServerName: host(0), InsecureSkipVerify: true} // whose work is its own
-		contenders = append(contenders, contender{name, func(times int) error {
+		contenders = append(contenders, contender{name: name, run: func(times int) error {
 			for range times {
 				if _, err := shake(client, config); err != nil {
 					return fmt.Errorf("%s: %w", name, err)

@@ -23,6 +23,7 @@ import (
 )
 
 func main() {
+	startIfAsked()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -42,6 +43,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	quick := flags.Bool("quick", false, "small numbers and few rounds: seconds, to see that everything works")
 	output := flags.String("output", "table", "`table or json`")
 	handshakes := flags.Int("handshakes", 0, "`number` of handshakes while certificates are replaced (default 1,000,000, with -quick 1,000)")
+	certificates := flags.Int("certificates", 0, "`number` of certificates that a new replica catches up with (default 100,000, with -quick 50)")
+	replicas := flags.Int("replicas", 0, "`number` of replicas in the fleets (default 1,000 for deliveries and 5,000 else, with -quick 5)")
 	flags.Usage = func() {
 		fmt.Fprint(stderr, usage)
 		flags.PrintDefaults()
@@ -61,6 +64,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("-output is %q, want table or json", *output)
 	case *handshakes < 0:
 		err = fmt.Errorf("-handshakes is %d, want 1 or more", *handshakes)
+	case *certificates < 0:
+		err = fmt.Errorf("-certificates is %d, want 1 or more", *certificates)
+	case *replicas < 0:
+		err = fmt.Errorf("-replicas is %d, want 1 or more", *replicas)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "bench: %v; see -help\n", err)
@@ -73,6 +80,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if *handshakes > 0 {
 		b.handshakes = *handshakes
+	}
+	if *certificates > 0 {
+		b.caughtUp = *certificates
+	}
+	if *replicas > 0 {
+		b.fleet, b.storm = *replicas, *replicas
 	}
 	if *list {
 		for _, w := range b.works() {
@@ -101,6 +114,13 @@ type scale struct {
 	handshakes int   // while certificates are replaced
 	orders     int   // rounds of orders at a CA, one after the other
 	renewals   int   // in a batch, several at once
+	fleet      int   // replicas to which renewals are brought
+	deliveries int   // rounds of it
+	storm      int   // replicas that are kept current, or lose their bus
+	periods    int   // in which they are kept current
+	storms     int   // restarts of the bus
+	caughtUp   int   // certificates that a new replica finds
+	period     time.Duration
 	rounds     int
 	slice      time.Duration // of one contender in one round
 }
@@ -108,11 +128,13 @@ type scale struct {
 var (
 	full = scale{
 		sizes: []int{1, 1_000, 100_000, 1_000_000}, peers: 100_000, few: 1_000, many: 1_000_000,
-		memory: 100_000, handshakes: 1_000_000, orders: 201, renewals: 32, rounds: 401, slice: 500 * time.Microsecond,
+		memory: 100_000, handshakes: 1_000_000, orders: 201, renewals: 32,
+		fleet: 1_000, deliveries: 15, storm: 5_000, periods: 5, storms: 3, caughtUp: 100_000, period: 10 * time.Second, rounds: 401, slice: 500 * time.Microsecond,
 	}
 	small = scale{
 		sizes: []int{1, 200}, peers: 200, few: 10, many: 1_000,
-		memory: 200, handshakes: 1_000, orders: 3, renewals: 3, rounds: 3, slice: 200 * time.Microsecond,
+		memory: 200, handshakes: 1_000, orders: 3, renewals: 3,
+		fleet: 5, deliveries: 2, storm: 5, periods: 1, storms: 1, caughtUp: 50, period: 100 * time.Millisecond, rounds: 3, slice: 200 * time.Microsecond,
 	}
 )
 
@@ -140,10 +162,15 @@ func (b *bench) works() []work {
 		work{"reload", b.reload},
 		work{"memory", b.memoryHeld},
 		work{"handshake", b.handshake},
+		work{"proxy", b.proxied},
 		work{"order", b.order},
 		work{"renew", b.renew},
 		work{"issue by the built-in CA", b.private},
 		work{"renew by the built-in CA", b.renewPrivate},
+		work{"fleet: deliver", b.deliver},
+		work{"fleet: keep current", b.current},
+		work{"fleet: catch up", b.catchUp},
+		work{"fleet: restart the bus", b.restart},
 		work{"replace during handshakes", b.turn})
 }
 

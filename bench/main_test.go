@@ -9,6 +9,11 @@ import (
 	"testing"
 )
 
+func TestMain(m *testing.M) {
+	startIfAsked()
+	m.Run()
+}
+
 // What is promised whatever the machine: every contender takes part, choosing allocates
 // nothing, no handshake fails and none is stale. How long anything took is not looked at.
 func TestQuick(t *testing.T) {
@@ -52,6 +57,11 @@ func TestQuick(t *testing.T) {
 		"renew, 8 at once":                                {"Keyturn's client", "acmez, every ms", nameInMemory, nameOnNATS},
 		"issue, from the key on":                          {nameX509, nameLocal, nameLimited},
 		"renew by the built-in CA, 8 at once":             {nameAppend, nameManaged},
+		"one renewal to 5 replicas, CPU each":             {nameHeard, nameFollow, nameSwapped, nameReplica},
+		"keep 5 replicas current, CPU a second":           {nameWatch, nameCurrent},
+		"the bus restarts under 5 replicas":               {nameOrdered, nameCurrent},
+		"catch up with 50 certificates":                   {nameVerify, nameCatchUp},
+		"start with 50 certificates":                      {nameRead, nameStart, nameStart},
 		"1,000 handshakes while replacing":                {nameStore, nameStore, nameStore},
 	} {
 		if !slices.Equal(got[work], want) {
@@ -80,6 +90,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"more"}, 2, "", `unknown argument "more"`},
 		{[]string{"-output", "yaml"}, 2, "", `-output is "yaml"`},
 		{[]string{"-handshakes", "-1"}, 2, "", "-handshakes is -1"},
+		{[]string{"-certificates", "-1"}, 2, "", "-certificates is -1"},
 		{[]string{"-only", "("}, 2, "", "-only: "},
 		{[]string{"-only", "nothing"}, 1, "", `-only "nothing" matches no work`},
 	} {

@@ -37,6 +37,7 @@ type managed struct {
 	ends  []func() // what is beneath the manager, then the manager
 	m     *manager.Manager
 	ids   []string
+	turn  int // how many were renewed by hand
 	mu    sync.Mutex
 	turns map[string]uint64 // guarded by mu; the newest generation by id
 	told  chan struct{}     // that it changed
@@ -205,27 +206,48 @@ func (m *managed) wait(made uint64) error {
 	return nil
 }
 
-// one renews one certificate by hand.
+// one renews certificates by hand, each in its turn.
 func (m *managed) one(times int) error {
 	for range times {
-		if _, err := m.m.Renew(context.Background(), m.ids[0], event.ReasonRenewal); err != nil {
+		id := m.ids[m.turn%len(m.ids)]
+		m.turn++
+		if _, err := m.m.Renew(context.Background(), id, event.ReasonRenewal); err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
 	return nil
 }
 
-// all has the queue renew all certificates, as "cert renew --all --issuer" does.
-func (m *managed) all(times int) error {
-	for range times {
-		want := m.made() + uint64(len(m.ids))
-		_, err := m.m.MarkIssuer(context.Background(), issuerName, event.ReasonRenewal)
-		if err == nil {
-			err = m.wait(want)
+// mark marks all certificates, as "cert renew --all --issuer" does, while their issuer
+// is paused.
+func (m *managed) mark() error {
+	err := m.m.PauseIssuer(context.Background(), issuerName, "")
+	if err == nil {
+		_, err = m.m.MarkIssuer(context.Background(), issuerName, event.ReasonRenewal)
+	}
+	for limit := time.Now().Add(time.Minute); err == nil && !m.waiting(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			err = fmt.Errorf("%s: not all certificates wait for their issuer a minute after they were marked", m.name)
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
-		}
+	}
+	return err
+}
+
+// waiting reports whether all certificates wait to be renewed.
+func (m *managed) waiting() bool {
+	queues := m.m.Stats().Queues
+	return len(queues) == 1 && queues[0].Waiting == len(m.ids)
+}
+
+// all has the queue renew all certificates that mark has marked.
+func (m *managed) all(int) error {
+	want := m.made() + uint64(len(m.ids))
+	err := m.m.ResumeIssuer(context.Background(), issuerName, "")
+	if err == nil {
+		err = m.wait(want)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.name, err)
 	}
 	return nil
 }

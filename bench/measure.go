@@ -14,6 +14,15 @@ import (
 type contender struct {
 	name string
 	run  func(times int) error
+	// ready, if not nil, comes before each run and is not measured.
+	ready func() error
+}
+
+func (c *contender) prepare() error {
+	if c.ready == nil {
+		return nil
+	}
+	return c.ready()
 }
 
 // samples are what a contender needed: nanoseconds for one piece of work, one figure
@@ -34,13 +43,16 @@ func interleave(rounds int, slice time.Duration, contenders []contender) ([]samp
 	for i, c := range contenders {
 		all[i].contender = c.name
 		var err error
-		if times[i], err = calibrate(slice, c.run); err != nil {
+		if times[i], err = calibrate(slice, c); err != nil {
 			return nil, err
 		}
 	}
 	var before, after runtime.MemStats
 	for range rounds {
 		for _, i := range rand.Perm(len(contenders)) {
+			if err := contenders[i].prepare(); err != nil {
+				return nil, err
+			}
 			runtime.ReadMemStats(&before)
 			start := time.Now()
 			err := contenders[i].run(times[i])
@@ -75,10 +87,13 @@ func allocations(c contender, times int) (uint64, error) {
 }
 
 // calibrate returns how often run can be done in a slice, once it is warm.
-func calibrate(slice time.Duration, run func(int) error) (int, error) {
+func calibrate(slice time.Duration, c contender) (int, error) {
 	for n := 1; ; {
+		if err := c.prepare(); err != nil {
+			return 0, err
+		}
 		start := time.Now()
-		if err := run(n); err != nil {
+		if err := c.run(n); err != nil {
 			return 0, err
 		}
 		took := max(time.Since(start), 1)

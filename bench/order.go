@@ -35,7 +35,7 @@ func (b *bench) order() ([]row, error) {
 	}
 	defer other.close()
 	one := func(name string, c client) contender {
-		return contender{name, func(times int) error {
+		return contender{name: name, run: func(times int) error {
 			for range times {
 				if err := c.obtain(host(0)); err != nil {
 					return fmt.Errorf("%s: %w", name, err)

@@ -56,11 +56,11 @@ func (b *bench) renew() ([]row, error) {
 		work, rounds := "renew, one after the other", b.orders
 		contenders := []contender{line("Keyturn's client", own, n), line("acmez, every ms", other, n)}
 		for _, m := range managers {
-			run := m.one
+			c := contender{name: m.name, run: m.one}
 			if n > 1 {
-				run = m.all
+				c.run, c.ready = m.all, m.mark
 			}
-			contenders = append(contenders, contender{m.name, run})
+			contenders = append(contenders, c)
 		}
 		if n > 1 {
 			work, rounds = fmt.Sprintf("renew, %d at once", atOnce), max(3, b.orders/4)
@@ -83,7 +83,7 @@ func (b *bench) renew() ([]row, error) {
 
 // line obtains n certificates without a manager, as many at once as one would.
 func line(name string, c client, n int) contender {
-	return contender{name, func(times int) error {
+	return contender{name: name, run: func(times int) error {
 		for range times {
 			if err := obtainAll(c, n); err != nil {
 				return fmt.Errorf("%s: %w", name, err)

@@ -97,7 +97,7 @@ func (b *bench) replacers(n int) ([]contender, error) {
 	}
 	one := func(name string, replace func(k int) error) contender {
 		k := 0
-		return contender{name, func(times int) error {
+		return contender{name: name, run: func(times int) error {
 			for range times {
 				k = (k + 1) % len(places)
 				if err := replace(k); err != nil {
@@ -136,7 +136,7 @@ func (b *bench) replaceInCertMagic(n int) (c contender, done func(), err error) 
 		}
 	}
 	k := n
-	return contender{nameCertMagic, func(times int) error {
+	return contender{name: nameCertMagic, run: func(times int) error {
 		for range times {
 			hash, err := config.CacheUnmanagedTLSCertificate(ctx, certs[k], nil)
 			if err != nil {
