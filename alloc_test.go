@@ -9,10 +9,8 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/internal/race"
 )
-
-// raceDetector is set where the race detector runs, which allocates in places of its own.
-var raceDetector bool
 
 func TestChoosingDoesNotAllocate(t *testing.T) {
 	root := newRoot(t, "root")
@@ -50,7 +48,7 @@ func TestChoosingDoesNotAllocate(t *testing.T) {
 			t.Errorf("%s: chose %q, want %q", test.what, got, test.want)
 		}
 		n := testing.AllocsPerRun(100, func() { store.GetCertificate(&test.ClientHelloInfo) })
-		if n != 0 && !raceDetector {
+		if n != 0 && !race.Enabled {
 			t.Errorf("%s: %v allocations", test.what, n)
 		}
 	}
@@ -70,7 +68,7 @@ func TestAnsweringDoesNotAllocate(t *testing.T) {
 				t.Fatal(got, err)
 			}
 		})
-		if n != 0 && !raceDetector {
+		if n != 0 && !race.Enabled {
 			t.Errorf("%q: %v allocations", name, n)
 		}
 	}
@@ -82,7 +80,7 @@ func TestRefusingAllocatesItsError(t *testing.T) {
 	defer store.Observe(make(chan keyturn.Event))()
 	hello := &tls.ClientHelloInfo{ServerName: "junk.test"}
 	n := testing.AllocsPerRun(1000, func() { store.GetCertificate(hello) })
-	if n > 1 && !raceDetector {
+	if n > 1 && !race.Enabled {
 		t.Errorf("%v allocations, want 1", n)
 	}
 }

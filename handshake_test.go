@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/keyturn/keyturn"
+	"github.com/keyturn/keyturn/internal/race"
 )
 
 var versions = map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13}
@@ -140,7 +141,7 @@ func TestHandshakeWithClientCertificate(t *testing.T) {
 func TestHandshakesWhileReplacing(t *testing.T) {
 	const ring = 4096
 	handshakes := 10_000
-	if raceDetector { // with it, each takes ten times as long
+	if race.Enabled { // with it, each takes ten times as long
 		handshakes /= 5
 	}
 	root := newRoot(t, "root")

@@ -134,7 +134,8 @@ func (s *Store) SetDefault(id string) {
 
 // ServerConfig returns a new config for a server with the certificates of s: TLS
 // 1.2 and later, HTTP/2 and HTTP/1.1. It is the caller's to change; set NextProtos
-// where something other than HTTP is served. Its GetConfigForClient answers challenges
+// where something other than HTTP is served, and CipherSuites to nil for clients of TLS
+// 1.2 that know no suite of authenticated encryption (RFC 9325, section 4.2). Its GetConfigForClient answers challenges
 // of CAs, see [Store.SetChallenges]: without it they are not answered.
 //
 // Session tickets are sealed with keys of s, which [Store.Compromised] replaces, and are
@@ -143,6 +144,7 @@ func (s *Store) SetDefault(id string) {
 func (s *Store) ServerConfig() *tls.Config {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
+		CipherSuites:       authenticated(),
 		NextProtos:         []string{"h2", "http/1.1"},
 		GetCertificate:     s.GetCertificate,
 		GetConfigForClient: s.configFor,
@@ -150,6 +152,16 @@ func (s *Store) ServerConfig() *tls.Config {
 	own := newMark()
 	limit(config, &own, s.session)
 	return config
+}
+
+// authenticated are the suites of TLS 1.2 with forward secrecy and authenticated
+// encryption; those of TLS 1.3 all are.
+func authenticated() []uint16 {
+	return []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
 }
 
 // current returns the generation of id, or nil.

@@ -20,7 +20,7 @@ var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 // fragments inside a function.
 func TestProgramsCompile(t *testing.T) {
 	n := 0
-	for _, page := range []string{"../README.md", "go.md", "operating.md", "fleet.md", "acme.md"} {
+	for _, page := range []string{"../README.md", "go.md", "operating.md", "fleet.md", "acme.md", "vault.md", "cfssl.md", "awspca.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)

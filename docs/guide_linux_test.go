@@ -28,6 +28,9 @@ var hostBlock = regexp.MustCompile("(?s)```sh ([a-z0-9]+)( &)?\n(.*?)```")
 // names.
 var address = regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+:[0-9]+`)
 
+// bareIP is an address without a port, for programs that take them apart.
+var bareIP = regexp.MustCompile(regexp.QuoteMeta(testnet.Prefix) + `[0-9]+`)
+
 // scp stands for the one program of the guides that would need an account on every
 // host: it copies into the directory of the host that is named.
 const scp = `#!/bin/sh
@@ -48,6 +51,11 @@ type guide struct {
 	// listen on, and env is more environment of all commands.
 	ports map[string]string
 	env   []string
+	// below are the directories of the system that a host has in its own instead.
+	below []string
+	// after is called with each block that has ended, and what it said, where there is
+	// something to look at.
+	after func(block, out string)
 }
 
 // newGuide makes hosts, the first of which is 10.7.0.1.
@@ -94,18 +102,22 @@ func (g *guide) follow(page string) (serials []string) {
 		g.t.Fatal(err)
 	}
 	blocks := hostBlock.FindAllStringSubmatch(string(text), -1)
-	if len(blocks) < 9 {
+	if len(blocks) < 8 {
 		g.t.Fatalf("only %d blocks were found", len(blocks))
 	}
 	for _, b := range blocks {
-		host, block := g.hosts[b[1]], g.local(b[3])
+		host, block := g.hosts[b[1]], g.local(b[1], b[3])
 		switch {
 		case host == nil:
 			g.t.Fatalf("there is no host %q:\n%s", b[1], block)
 		case b[2] != "":
 			g.background(host, block)
 		default:
-			for _, line := range strings.Split(g.run(host, block), "\n") {
+			out := g.run(host, block)
+			if g.after != nil {
+				g.after(b[3], out)
+			}
+			for _, line := range strings.Split(out, "\n") {
 				if serial, ok := strings.CutPrefix(line, "serial="); ok {
 					serials = append(serials, serial)
 				}
@@ -115,9 +127,12 @@ func (g *guide) follow(page string) (serials []string) {
 	return serials
 }
 
-// local makes a block one for this network: where hosts are not apart, they have
-// other addresses, some other ports, and a name only if they are told one.
-func (g *guide) local(block string) string {
+// local makes a block one for the host in this network: where hosts are not apart, they
+// have other addresses, some other ports, and a name only if they are told one.
+func (g *guide) local(host, block string) string {
+	for _, dir := range g.below {
+		block = strings.ReplaceAll(block, " "+dir, " "+filepath.Join(g.dir, host, dir)+"/")
+	}
 	if g.hosts["ops"].Apart {
 		return block
 	}
@@ -131,6 +146,12 @@ func (g *guide) local(block string) string {
 			return addr
 		}
 		return g.addr(byIP[ip], port)
+	})
+	block = bareIP.ReplaceAllStringFunc(block, func(ip string) string {
+		if byIP[ip] == "" {
+			return ip
+		}
+		return g.hosts[byIP[ip]].IP
 	})
 	return strings.ReplaceAll(block, " join -", ` join --name "$HOST" -`)
 }
@@ -180,7 +201,7 @@ func (g *guide) background(h *testnet.Host, block string) {
 	}
 	g.t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil || g.t.Failed() {
+		if err := cmd.Wait(); err != nil && !terminated(cmd, block) || g.t.Failed() {
 			g.t.Errorf("on %s: %s: %v\n%s", h.Name, block, err, errOut.String())
 		}
 	})
@@ -193,6 +214,14 @@ func (g *guide) background(h *testnet.Host, block string) {
 			g.t.Fatalf("on %s: %s: %v", h.Name, block, err)
 		}
 	}
+}
+
+// terminated says whether a program of others has left SIGTERM to the system, having
+// nothing to finish.
+func terminated(cmd *exec.Cmd, block string) bool {
+	ours := strings.HasPrefix(block, "keyturn ") || strings.HasPrefix(block, "server ")
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && !ours && status.Signaled() && status.Signal() == syscall.SIGTERM
 }
 
 func (g *guide) ready(h *testnet.Host, block string) error {

@@ -21,12 +21,7 @@ func TestLocalCASettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for field := range reflect.TypeFor[config.LocalCA]().Fields() {
-		key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-		if !regexp.MustCompile("(?m)^\\|[^|]*`" + key + "`").Match(text) {
-			t.Errorf("localca.md does not explain %s", key)
-		}
-	}
+	explained(t, "localca.md", reflect.TypeFor[config.LocalCA]())
 	blocks := yamlBlock.FindAllSubmatch(text, -1)
 	if len(blocks) == 0 {
 		t.Fatal("there are no settings")
@@ -34,6 +29,21 @@ func TestLocalCASettings(t *testing.T) {
 	for _, b := range blocks {
 		if _, err := config.ParseShared(b[1]); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// explained holds that a table of the page has every key of an issuer's settings.
+func explained(t *testing.T, page string, settings reflect.Type) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field := range settings.Fields() {
+		key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		if !regexp.MustCompile("(?m)^\\|[^|]*`" + key + "`").Match(text) {
+			t.Errorf("%s does not explain %s", page, key)
 		}
 	}
 }

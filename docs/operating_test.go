@@ -3,6 +3,7 @@
 package docs_test
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,9 +46,9 @@ func TestOperating(t *testing.T) {
 		}
 	}()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		ls := exec.Command(filepath.Join(dir, "keyturn"), "cert", "ls")
+		ls := exec.Command(filepath.Join(dir, "keyturn"), "group", "ls") // its first group is the last that a new server makes
 		ls.Env = env
-		if out, err := ls.CombinedOutput(); err == nil {
+		if out, err := ls.CombinedOutput(); err == nil && bytes.Contains(out, []byte("default")) {
 			break
 		} else if time.Now().After(deadline) {
 			t.Fatalf("the server does not answer: %s", out)

@@ -66,6 +66,25 @@ func TestUnits(t *testing.T) {
 			},
 			"Install": {"WantedBy": "multi-user.target"},
 		}},
+		{"keyturn-proxy.service", map[string]map[string]string{
+			"Unit": {"Requires": "keyturn-proxy.socket", "After": "network-online.target keyturn-proxy.socket"},
+			"Service": {
+				"Type":               "notify",
+				"NotifyAccess":       "main",
+				"ExecStart":          "/usr/bin/keyturn proxy",
+				"EnvironmentFile":    "/etc/keyturn/proxy.env",
+				"Restart":            "on-failure",
+				"TimeoutStopSec":     "45s",
+				"DynamicUser":        "yes",
+				"StateDirectory":     "keyturn-proxy",
+				"StateDirectoryMode": "0700",
+			},
+			"Install": {"WantedBy": "multi-user.target"},
+		}},
+		{"keyturn-proxy.socket", map[string]map[string]string{
+			"Socket":  {"ListenStream": "443", "FileDescriptorName": "https"},
+			"Install": {"WantedBy": "sockets.target"},
+		}},
 		{"keyturn-renew.service", map[string]map[string]string{
 			"Unit": {"After": "network-online.target", "Wants": "network-online.target"},
 			"Service": {
@@ -174,7 +193,7 @@ func parse(t *testing.T, path string) map[string]map[string]string {
 		}
 		if line[0] == '[' {
 			section = strings.Trim(line, "[]")
-			if !slices.Contains([]string{"Unit", "Service", "Timer", "Install"}, section) || unit[section] != nil {
+			if !slices.Contains([]string{"Unit", "Service", "Socket", "Timer", "Install"}, section) || unit[section] != nil {
 				t.Fatalf("%s:%d: section %s is unknown, or there twice", path, i+1, section)
 			}
 			unit[section] = make(map[string]string)
