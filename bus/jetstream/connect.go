@@ -154,10 +154,11 @@ func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
 }
 
 // pingEvery is how often the server is asked whether it is still there. One that
-// hangs is given up after twice that time; that its host is gone, or the way to it,
-// the system finds out sooner (see dialer.dial). In a fleet that is current, these
+// hangs, or a middlebox that swallows what it takes, is given up after twice that time,
+// so that all is well half a minute after; that the server's host is gone, or the way to
+// it, the system finds out sooner (see dialer.dial). In a fleet that is current, these
 // questions are most of what there is to do.
-const pingEvery = 30 * time.Second
+const pingEvery = 12 * time.Second
 
 // A memory is of what was said not long ago: a server that refuses somebody does
 // so at each of his attempts.
