@@ -46,7 +46,8 @@ build: ## build/keyturn, a static binary for this machine
 
 # The race detector allocates in places of its own: what allocates nothing is
 # looked at without it. So are ten thousand handshakes, years of renewals, a hundred
-# thousand forged events and eight hundred kills, which would take it long.
+# thousand forged events and eight hundred kills, which would take it long, and how soon
+# all is well after a link was broken.
 test: ## run all tests with the race detector; needs Go and gcc, no root
 	@cc=$$($(GO) env CC); command -v $${cc%% *} >/dev/null || \
 		{ echo "the race detector needs a C compiler, and $$cc is not installed; run: apt-get install gcc" >&2; exit 1; }
@@ -54,6 +55,7 @@ test: ## run all tests with the race detector; needs Go and gcc, no root
 	$(GO) run ./internal/gotest -run 'TestYear|TestFiveYears' ./manager
 	$(GO) run ./internal/gotest -run TestHostileEvents ./replica
 	$(GO) run ./internal/gotest -run 'TestKilled$$' -timeout 50m ./e2e/killed
+	$(GO) run ./internal/gotest -run TestPartitions ./e2e/partition
 	$(GO) build -o build/gotest ./internal/gotest
 	for module in $(MODULES); do \
 		(cd $$module && CGO_ENABLED=1 $(CURDIR)/build/gotest -race -timeout 50m ./...); \
