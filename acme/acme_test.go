@@ -46,16 +46,17 @@ func configFor(t *testing.T, ca *acmetest.CA, names ...string) acme.Config {
 func port(ca *acmetest.CA) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(ca.TLSPort)) }
 
 // listen serves HTTP with the configuration's certificate until the test ends.
-func listen(t *testing.T, c acme.Config, address string) {
+func listen(t *testing.T, c acme.Config, address string) *http.Server {
 	t.Helper()
 	l, err := c.Listen(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, l)
+	return serve(t, l)
 }
 
-func serve(t *testing.T, l net.Listener) {
+// serve serves until the test ends, or what it returns is closed.
+func serve(t *testing.T, l net.Listener) *http.Server {
 	t.Helper()
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -76,6 +77,7 @@ func serve(t *testing.T, l net.Listener) {
 		}
 		<-ended
 	})
+	return server
 }
 
 // open opens a Server that the test closes, and serves it on the CA's port.
@@ -204,9 +206,12 @@ func TestRestart(t *testing.T) {
 	ca.Intercept(func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	})
-	listen(t, c, port(ca))
+	server := listen(t, c, port(ca))
 	if again := mustDial(t, port(ca), name, ca); !again.Equal(leaf) {
 		t.Error("another certificate is served after a restart")
+	}
+	if err := server.Close(); err != nil { // what is being written is not there yet
+		t.Fatal(err)
 	}
 	files, err := os.ReadDir(c.Dir)
 	if err != nil {
