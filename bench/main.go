@@ -107,20 +107,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // A scale says how large the works are.
 type scale struct {
-	sizes      []int // numbers of names to choose among
-	peers      int   // the most of them that peers hold
-	few, many  int   // certificates held while one is replaced
-	memory     int   // certificates held lazily
-	handshakes int   // while certificates are replaced
-	orders     int   // rounds of orders at a CA, one after the other
-	renewals   int   // in a batch, several at once
-	fleet      int   // replicas to which renewals are brought
-	deliveries int   // rounds of it
-	storm      int   // replicas that are kept current, or lose their bus
-	periods    int   // in which they are kept current
-	storms     int   // restarts of the bus
-	caughtUp   int   // certificates that a new replica finds
-	period     time.Duration
+	sizes      []int         // numbers of names to choose among
+	peers      int           // the most of them that peers hold
+	few, many  int           // certificates held while one is replaced
+	memory     int           // certificates held lazily
+	handshakes int           // while certificates are replaced
+	orders     int           // rounds of orders at a CA, one after the other
+	renewals   int           // in a batch, several at once
+	fleet      int           // replicas to which renewals are brought
+	deliveries int           // rounds of it
+	storm      int           // replicas that are kept current, or lose their bus
+	periods    int           // in which they are kept current
+	storms     int           // restarts of the bus
+	caughtUp   int           // certificates that a new replica finds
+	period     time.Duration // of keeping current, in which each replica asks once whether the server is there
 	rounds     int
 	slice      time.Duration // of one contender in one round
 }
@@ -129,7 +129,7 @@ var (
 	full = scale{
 		sizes: []int{1, 1_000, 100_000, 1_000_000}, peers: 100_000, few: 1_000, many: 1_000_000,
 		memory: 100_000, handshakes: 1_000_000, orders: 201, renewals: 32,
-		fleet: 1_000, deliveries: 15, storm: 5_000, periods: 5, storms: 3, caughtUp: 100_000, period: 10 * time.Second, rounds: 401, slice: 500 * time.Microsecond,
+		fleet: 1_000, deliveries: 15, storm: 5_000, periods: 5, storms: 3, caughtUp: 100_000, period: 12 * time.Second, rounds: 401, slice: 500 * time.Microsecond,
 	}
 	small = scale{
 		sizes: []int{1, 200}, peers: 200, few: 10, many: 1_000,
