@@ -113,17 +113,24 @@ func (r *Replica) newer(id string, v event.Version, entry bus.Entry) bool {
 		return true
 	case h.version == v:
 		if !h.lost && h.is(entry.Data) {
-			delete(r.failures, id)
+			r.has(id)
 			return false
 		}
 		if data := r.event(id, h); data == nil || event.Same(data, entry.Data) {
-			delete(r.failures, id)
+			r.has(id)
 			r.replace(id, h, entry)
 			return false
 		}
 	}
 	r.refuse(entry.Key, RefusedReplay, fmt.Errorf("version %s is not above %s, which is held", v, h.version))
 	return false
+}
+
+// has notes that what is held is what the bus has: there is nothing newer that is not
+// served, nor is it lost there any more.
+func (r *Replica) has(id string) {
+	delete(r.failures, id)
+	delete(r.proofs, id)
 }
 
 // event returns the signed event of what is held, nil where it cannot be read any more.
@@ -233,8 +240,7 @@ func (r *Replica) hold(id string, h *held, at bus.Position) {
 	r.history.add(at, id, r.held[id])
 	r.held[id] = h
 	r.note(err)
-	delete(r.failures, id)
-	delete(r.proofs, id)
+	r.has(id)
 	if r.status.Following { // else when all is taken: it looks at everything that is held
 		r.dropKeys()
 	}
