@@ -34,7 +34,9 @@ import (
 type fleet struct {
 	dir    string
 	config embedded.Config
-	server *embedded.Server
+	serve  func(embedded.Config) (serving, func(), error)
+	stop   func() // ends the server
+	serving
 	log    bus.Conn
 	signer *seal.SigningKey
 	key    *seal.PrivateKey                    // of every group
@@ -45,8 +47,15 @@ type fleet struct {
 	newest map[string]bus.Position // guarded by mu; by key
 }
 
-func (b *bench) newFleet() (_ *fleet, err error) {
-	f := &fleet{newest: make(map[string]bus.Position)}
+func (b *bench) newFleet() (*fleet, error) { return b.fleetOn(serveHere) }
+
+// newFleetApart is newFleet with the server in a process of its own.
+func (b *bench) newFleetApart() (*fleet, error) {
+	return b.fleetOn(func(c embedded.Config) (serving, func(), error) { return serveApart(c, b.stderr) })
+}
+
+func (b *bench) fleetOn(serve func(embedded.Config) (serving, func(), error)) (_ *fleet, err error) {
+	f := &fleet{serve: serve, newest: make(map[string]bus.Position)}
 	if f.dir, err = os.MkdirTemp(b.dir, "fleet-"); err != nil {
 		return nil, err
 	}
@@ -60,12 +69,8 @@ func (b *bench) newFleet() (_ *fleet, err error) {
 	if err := f.start(); err != nil {
 		return nil, err
 	}
-	creds, err := f.server.ManagerCreds(manager.DefaultTenant)
-	if err == nil {
-		f.log, err = f.connect("manager", creds)
-	}
-	if err != nil {
-		f.server.Shutdown()
+	if f.log, err = f.connect("manager", f.Creds); err != nil {
+		f.stop()
 		return nil, err
 	}
 	return f, nil
@@ -75,11 +80,10 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // start starts the server, from the second time on where it was.
 func (f *fleet) start() (err error) {
-	if f.server, err = embedded.Start(f.config); err != nil {
-		return err
+	f.serving, f.stop, err = f.serve(f.config)
+	if err == nil {
+		f.config.Listen = strings.TrimPrefix(f.URL, "nats://")
 	}
-	f.config.Listen = strings.TrimPrefix(f.server.URL(), "nats://")
-	_, err = f.server.Create(context.Background(), manager.DefaultTenant, "")
 	return err
 }
 
@@ -88,7 +92,7 @@ func (f *fleet) close() {
 		end()
 	}
 	f.log.Close()
-	f.server.Shutdown()
+	f.stop()
 }
 
 func (f *fleet) connect(name string, creds []byte) (bus.Conn, error) {
@@ -96,7 +100,7 @@ func (f *fleet) connect(name string, creds []byte) (bus.Conn, error) {
 	if err := os.WriteFile(path, creds, 0o600); err != nil {
 		return nil, err
 	}
-	conn, err := jetstream.Connect(jetstream.Options{URL: f.server.URL(), Creds: path, Logger: quiet()})
+	conn, err := jetstream.Connect(jetstream.Options{URL: f.URL, Creds: path, Logger: quiet()})
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +115,7 @@ func (f *fleet) connect(name string, creds []byte) (bus.Conn, error) {
 
 // join connects as a member of a group, with the rights of one.
 func (f *fleet) join(group string) (id string, _ bus.Conn, err error) {
-	mint, err := jetstream.NewMint(f.server.Secret(manager.DefaultTenant))
+	mint, err := jetstream.NewMint(f.Secret)
 	if err != nil {
 		return "", nil, err
 	}
@@ -147,7 +151,7 @@ func (f *fleet) creds(grant func(user string) (string, error)) ([]byte, error) {
 // dial connects with the engine's own client, as one who may do everything in the
 // account. It comes back as soon as a replica does.
 func (f *fleet) dial() (*nats.Conn, natsjs.JetStream, error) {
-	seed, account, _ := bytes.Cut(f.server.Secret(manager.DefaultTenant), []byte(" "))
+	seed, account, _ := bytes.Cut(f.Secret, []byte(" "))
 	creds, err := f.creds(func(user string) (string, error) {
 		signing, err := nkeys.FromSeed(seed)
 		if err != nil {
@@ -160,7 +164,7 @@ func (f *fleet) dial() (*nats.Conn, natsjs.JetStream, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	nc, err := nats.Connect(f.server.URL(), nats.UserCredentialBytes(creds), nats.MaxReconnects(-1),
+	nc, err := nats.Connect(f.URL, nats.UserCredentialBytes(creds), nats.MaxReconnects(-1),
 		nats.ReconnectWait(250*time.Millisecond), nats.ReconnectJitter(250*time.Millisecond, 0),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 
 func main() {
 	startIfAsked()
+	serveIfAsked()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

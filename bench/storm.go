@@ -42,7 +42,7 @@ func (b *bench) restart() ([]row, error) {
 }
 
 func (b *bench) restartOf(name string, one func(*clients) (func(), error)) (took []float64, err error) {
-	f, err := b.newFleet()
+	f, err := b.newFleetApart()
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (b *bench) restartOf(name string, one func(*clients) (func(), error)) (took
 		if entries, err = f.entries(b, "web", 10, uint64(round+2)); err != nil {
 			return nil, err
 		}
-		f.server.Shutdown()
+		f.stop()
 		if err = f.start(); err != nil {
 			return nil, err
 		}
