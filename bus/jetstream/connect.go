@@ -90,7 +90,7 @@ func Connect(o Options) (_ *Log, err error) {
 	c := &conn{elsewhere: dialer}
 	options := append(c.options(cmp.Or(o.Logger, slog.Default()), dialer), nats.Name(cmp.Or(o.Name, "keyturn")))
 	if o.Creds != "" {
-		creds := credentials(o.Creds)
+		creds := &credentials{path: o.Creds}
 		if c.user, err = creds.user(); err != nil {
 			return nil, err
 		}
@@ -124,7 +124,7 @@ func (c *conn) options(logger *slog.Logger, dialer *dialer) []nats.Option {
 		nats.CustomReconnectDelay(func(int) time.Duration { return c.patience() }),
 		nats.ReconnectBufSize(-1), // an append that was not sent is an error, not a surprise for later
 		nats.IgnoreAuthErrorAbort(),
-		nats.Timeout(requestTimeout),
+		nats.Timeout(connectTimeout),
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(1), // at the second without an answer the connection ends
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {

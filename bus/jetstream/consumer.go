@@ -37,7 +37,9 @@ type consumer struct {
 	*stream
 	scope string
 	inbox string // where it delivers to
-	pin   *pin   // nil where the name is random
+	// controlled says that it delivers no faster than is taken.
+	controlled bool
+	pin        *pin // nil where the name is random
 }
 
 // A pin is one of a connection's pinned names. Of its followers one is in charge.
@@ -116,7 +118,7 @@ func (c *consumer) push(ctx context.Context, from bus.Position) (pending uint64,
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:    max(from.Seq, 1),
 		MaxDeliver:     1,
-		FlowControl:    true,
+		FlowControl:    c.controlled,
 		IdleHeartbeat:  heartbeat,
 	})
 	if err != nil {

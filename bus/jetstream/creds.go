@@ -3,9 +3,11 @@
 package jetstream
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
@@ -13,13 +15,18 @@ import (
 	"github.com/keyturn/keyturn/internal/durable"
 )
 
-// credentials is the path of a NATS credentials file. It is read at every
-// attempt to connect, so that it may be replaced. (nats.UserCredentials would
-// expand "~" and "$" in the path.)
-type credentials string
+// credentials are a NATS credentials file. It is read at every attempt to connect, so
+// that it may be replaced. (nats.UserCredentials would expand "~" and "$" in the path.)
+type credentials struct {
+	path string
 
-func (c credentials) read() ([]byte, error) {
-	text, err := durable.ReadPrivate(string(c), 64<<10)
+	mu   sync.Mutex
+	sum  [sha256.Size]byte // guarded by mu; of the file that was parsed last
+	last string            // guarded by mu; the JWT that was in it
+}
+
+func (c *credentials) read() ([]byte, error) {
+	text, err := durable.ReadPrivate(c.path, 64<<10)
 	if err != nil {
 		return nil, fmt.Errorf("reading the bus credentials: %w", err)
 	}
@@ -27,21 +34,27 @@ func (c credentials) read() ([]byte, error) {
 }
 
 // token returns the user's JWT.
-func (c credentials) token() (string, error) {
+func (c *credentials) token() (string, error) {
 	text, err := c.read()
 	if err != nil {
 		return "", err
 	}
 	defer clear(text)
-	token, err := nkeys.ParseDecoratedJWT(text)
-	if err != nil {
-		return "", fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := sha256.Sum256(text)
+	if c.last == "" || c.sum != sum {
+		token, err := nkeys.ParseDecoratedJWT(text)
+		if err != nil {
+			return "", fmt.Errorf("reading the bus credentials %s: %w", c.path, err)
+		}
+		c.sum, c.last = sum, token
 	}
-	return token, nil
+	return c.last, nil
 }
 
 // sign signs the server's challenge.
-func (c credentials) sign(nonce []byte) ([]byte, error) {
+func (c *credentials) sign(nonce []byte) ([]byte, error) {
 	text, err := c.read()
 	if err != nil {
 		return nil, err
@@ -49,7 +62,7 @@ func (c credentials) sign(nonce []byte) ([]byte, error) {
 	defer clear(text)
 	key, err := nkeys.ParseDecoratedUserNKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
+		return nil, fmt.Errorf("reading the bus credentials %s: %w", c.path, err)
 	}
 	defer key.Wipe()
 	return key.Sign(nonce)
@@ -63,14 +76,14 @@ type user struct {
 	rights    *jwt.Permissions
 }
 
-func (c credentials) user() (user, error) {
+func (c *credentials) user() (user, error) {
 	token, err := c.token()
 	if err != nil {
 		return user{}, err
 	}
 	claims, err := jwt.DecodeUserClaims(token)
 	if err != nil {
-		return user{}, fmt.Errorf("reading the bus credentials %s: %w", string(c), err)
+		return user{}, fmt.Errorf("reading the bus credentials %s: %w", c.path, err)
 	}
 	u := user{public: claims.Subject, rights: &claims.Permissions}
 	for _, tag := range claims.Tags {

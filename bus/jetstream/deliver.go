@@ -15,11 +15,17 @@ import (
 // maxPending bounds what waits to be taken, in bytes.
 const maxPending = 64 << 20
 
+// maxMissed is up to how many messages somebody who comes back catches up with without
+// flow control, whose subscriptions the server takes out with a look at all requests that
+// it has not answered: too much where thousands come back at once.
+const maxMissed = 1 << 10
+
 // A delivery turns a consumer's messages into a flow.
 type delivery struct {
 	*flow
 	consumer  *consumer
 	sub       *nats.Subscription
+	messages  <-chan *nats.Msg
 	many      bool   // whether more than one key can be in the scope
 	from      uint64 // where it began
 	last      uint64 // the highest sequence delivered
@@ -33,35 +39,76 @@ type delivery struct {
 // delivers: what lies after from, a mark, and then, unless it is only to catch up,
 // what is appended.
 func (f *flow) deliver(ctx context.Context, c *consumer, from bus.Position, catchUp bool) error {
-	sub, err := f.nc.SubscribeSync(f.nc.NewInbox())
-	if err != nil {
-		return err
+	c.controlled = !catchUp || from.Seq == 0
+	err := f.deliverOnce(ctx, c, from, catchUp)
+	if errors.Is(err, errMuch) {
+		c.controlled = true
+		err = f.deliverOnce(ctx, c, from, catchUp)
 	}
-	defer func() { _ = sub.Unsubscribe() }() // on a lost connection there is nothing to end
-	// Flow control keeps far below it; a server that ignores that ends the flow.
-	if err := sub.SetPendingLimits(maxPending/64, maxPending); err != nil {
-		return err
+	if err == nil && catchUp {
+		// Not before the consumer's subscription has ended: it goes away by itself when
+		// nobody listens any more, and whoever is told now may take his time.
+		err = f.mark()
 	}
-	c.inbox = sub.Subject
+	return err
+}
+
+// errMuch means that more was missed than should come without flow control.
+var errMuch = errors.New("much was missed")
+
+func (f *flow) deliverOnce(ctx context.Context, c *consumer, from bus.Position, catchUp bool) error {
+	c.inbox = f.nc.NewInbox()
+	messages, done := make(chan *nats.Msg, 64), make(chan struct{})
+	defer close(done)
+	var sub *nats.Subscription
+	listen := func() (err error) {
+		sub, err = f.nc.Subscribe(c.inbox, func(msg *nats.Msg) {
+			select {
+			case messages <- msg:
+			case <-done:
+			}
+		})
+		if err != nil {
+			return err
+		}
+		// Flow control keeps far below it; a server that ignores that ends the flow.
+		return sub.SetPendingLimits(maxPending/64, maxPending)
+	}
+	defer func() {
+		if sub != nil {
+			_ = sub.Unsubscribe() // on a lost connection there is nothing to end
+		}
+	}()
+	// Nothing is delivered while nobody listens: without flow control that is not before it
+	// is known how much comes.
+	if c.controlled {
+		if err := listen(); err != nil {
+			return err
+		}
+	}
 	pending, err := c.start(ctx, f.id, from)
 	if errors.Is(err, bus.ErrPosition) && f.board && !from.IsZero() {
 		f.at = 0
 		return f.deliver(ctx, c, bus.Position{}, catchUp)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case !c.controlled && pending > maxMissed:
+		return errMuch
+	case !c.controlled:
+		if err := listen(); err != nil {
+			return err
+		}
 	}
 	f.at = max(f.at, from.Seq)
 	f.recent.sure = from.Seq
-	d := delivery{flow: f, consumer: c, sub: sub, many: c.pin == nil || hasMany(f.scope), from: from.Seq, waiting: pending}
+	d := delivery{flow: f, consumer: c, sub: sub, messages: messages, many: c.pin == nil || hasMany(f.scope), from: from.Seq, waiting: pending}
 	if err := d.toTheEnd(ctx); err != nil {
 		return err
 	}
 	if catchUp {
-		if err := errors.Join(d.confirm(), c.remove(ctx)); err != nil {
-			return err
-		}
-		return f.mark()
+		return d.confirm()
 	}
 	for err = f.mark(); err == nil; {
 		err = d.next(ctx)
@@ -153,19 +200,39 @@ func (d *delivery) next(ctx context.Context) error {
 	if d.many && !d.end {
 		wait, silence = quiet, errQuiet
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, wait, silence)
-	defer cancel()
-	msg, err := d.sub.NextMsgWithContext(ctx)
+	msg, err := d.receive(ctx, wait, silence)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
 		return err
 	}
 	if len(msg.Data) == 0 && msg.Header.Get("Status") == "100" {
 		return control(msg)
 	}
 	return d.take(msg)
+}
+
+// receive returns the next message, or after some time silence.
+func (d *delivery) receive(ctx context.Context, wait time.Duration, silence error) (*nats.Msg, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case msg := <-d.messages:
+		return msg, nil
+	default:
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case msg := <-d.messages:
+		return msg, nil
+	case <-timer.C:
+		if n, err := d.sub.Dropped(); err != nil || n > 0 {
+			return nil, errGap
+		}
+		return nil, silence
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // take yields what a message says.

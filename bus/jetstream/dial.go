@@ -27,6 +27,11 @@ const maxInfo = 64 << 10
 // seconds.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: heartbeat, Interval: heartbeat, Count: 2}
 
+// connectTimeout bounds an attempt to connect: one for each URL together, and the login
+// after it. As much as the embedded server gives it: a fleet that comes back as one is let in one by one, and whoever
+// gives up in the middle makes the server begin with him anew.
+const connectTimeout = 10 * time.Second
+
 // maxRoots bounds a file of CA certificates, in bytes.
 const maxRoots = 256 << 10
 
@@ -49,7 +54,7 @@ func (d *dialer) Dial(network, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(requestTimeout)
+	deadline := time.Now().Add(connectTimeout)
 	var errs []error
 	for i := range urls {
 		u := d.next(urls)
@@ -110,7 +115,12 @@ func (d *dialer) greet(raw net.Conn, u *url.URL, deadline time.Time) (net.Conn, 
 	if err := raw.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReaderSize(raw, maxInfo)
+	r := readers.Get().(*bufio.Reader)
+	r.Reset(raw)
+	defer func() {
+		r.Reset(nil)
+		readers.Put(r)
+	}()
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return nil, fmt.Errorf("reading the server's greeting: %w", err)
@@ -171,6 +181,10 @@ func parseGreeting(line []byte) (greeting []byte, offered, required bool, err er
 	}
 	return fmt.Appendf(nil, "INFO %s\r\n", text), offered, required, nil
 }
+
+// readers are used again, since a process may have thousands of connections that seek
+// their server at once.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxInfo) }}
 
 func rest(r *bufio.Reader) []byte {
 	b, _ := r.Peek(r.Buffered()) // never fails for what is buffered

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats.go"
@@ -111,14 +112,24 @@ func (f *fleet) as(t *testing.T, signing []byte, account string, with func(*jwt.
 	return nats.UserJWTAndSeed(token, string(seed))
 }
 
-// consumers returns how many consumers a stream has.
-func consumers(t *testing.T, js natsjs.JetStream, stream string) int {
+// wantConsumers waits until a stream has as many consumers as it should have: one that
+// somebody caught up by goes away when nobody has listened to it for a while.
+func wantConsumers(t *testing.T, js natsjs.JetStream, stream string, want int) {
 	t.Helper()
-	s, err := js.Stream(t.Context(), stream)
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		s, err := js.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := s.CachedInfo().State.Consumers
+		if n == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("stream %s has %d consumers, want %d", stream, n, want)
+			return
+		}
 	}
-	return s.CachedInfo().State.Consumers
 }
 
 // reconfigure changes the log's stream.
@@ -152,9 +163,7 @@ func TestLive(t *testing.T) {
 	challenges.want("caught up")
 	beacon.want("beacon/web=1", "caught up")
 	for _, stream := range []string{"KEYTURN_red", "KEYTURN_red_BOARD"} {
-		if n := consumers(t, js, stream); n != 0 {
-			t.Errorf("stream %s has %d consumers, of one who is current", stream, n)
-		}
+		wantConsumers(t, js, stream, 0)
 	}
 	put(t, manager, "group/api/a", "of others")
 	b := put(t, manager, "group/web/b", "2")
@@ -220,15 +229,31 @@ func TestCredentialsOfBefore(t *testing.T) {
 	group, managers := follow(t, replica, "group/web", bus.Position{}), follow(t, replica, event.ManagersKey, bus.Position{})
 	group.want("group/web/a=1", "caught up")
 	managers.want("caught up")
-	if n := consumers(t, js, "KEYTURN_red"); n != 2 {
-		t.Errorf("there are %d consumers", n)
-	}
+	wantConsumers(t, js, "KEYTURN_red", 2)
 	put(t, manager, "group/web/b", "2")
 	put(t, manager, event.ManagersKey, "1")
 	group.want("group/web/b=2")
 	managers.want(event.ManagersKey + "=1")
 	if err := follow(t, replica, "group/web", bus.Position{Log: at.Log, Seq: at.Seq + 1000}).ended(); !errors.Is(err, bus.ErrPosition) {
 		t.Errorf("from above the head: %v", err)
+	}
+}
+
+// TestMuchMissed comes as little does, in order and once, to somebody who is gone for
+// long.
+func TestMuchMissed(t *testing.T) {
+	f := startFleet(t)
+	manager := f.use(t, "manager", f.manager("red"))
+	at := put(t, manager, "group/web/a", "1")
+	var want []string
+	for i := range 2500 {
+		key, value := fmt.Sprint("group/web/", i), fmt.Sprint(i)
+		put(t, manager, key, value)
+		want = append(want, key+"="+value)
+	}
+	for _, who := range []bus.Conn{f.use(t, "replica", f.replica("web", web1)), manager} {
+		group := follow(t, who, "group/web", at)
+		group.want(append(want, "caught up")...)
 	}
 }
 
@@ -247,9 +272,7 @@ func TestStreamsThatTellNothing(t *testing.T) {
 	group, managers := follow(t, replica, "group/web", bus.Position{}), follow(t, replica, event.ManagersKey, bus.Position{})
 	group.want("caught up")
 	managers.want("caught up")
-	if n := consumers(t, js, "KEYTURN_red"); n != 1 {
-		t.Errorf("there are %d consumers", n)
-	}
+	wantConsumers(t, js, "KEYTURN_red", 1)
 	put(t, manager, "group/web/a", "1")
 	put(t, manager, event.ManagersKey, "1")
 	group.want("group/web/a=1")
@@ -348,9 +371,7 @@ func TestWhatWasNotHeard(t *testing.T) {
 	managers.want(event.ManagersKey + "=missed")
 	put(t, manager, "group/web/b", "new")
 	group.want("group/web/b=new")
-	if n := consumers(t, js, "KEYTURN_red"); n != 0 {
-		t.Errorf("there are %d consumers", n)
-	}
+	wantConsumers(t, js, "KEYTURN_red", 0)
 }
 
 // TestAForgedPlace would hide what comes below it, and is found out by looking.
