@@ -79,12 +79,15 @@ func (b *bench) fleetOn(serve func(embedded.Config) (serving, func(), error)) (_
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // start starts the server, from the second time on where it was.
-func (f *fleet) start() (err error) {
-	f.serving, f.stop, err = f.serve(f.config)
-	if err == nil {
-		f.config.Listen = strings.TrimPrefix(f.URL, "nats://")
+func (f *fleet) start() error {
+	now, stop, err := f.serve(f.config)
+	if err != nil {
+		f.stop = func() {}
+		return err
 	}
-	return err
+	f.serving, f.stop = now, stop
+	f.config.Listen = strings.TrimPrefix(f.URL, "nats://")
+	return nil
 }
 
 func (f *fleet) close() {

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -66,10 +67,11 @@ func (b *bench) restartOf(name string, one func(*clients) (func(), error)) (took
 			return nil, err
 		}
 		f.stop()
+		listens := listens(f.config.Listen)
 		if err = f.start(); err != nil {
 			return nil, err
 		}
-		start := time.Now()
+		start := <-listens
 		if err = c.deliver(entries); err != nil {
 			return nil, err
 		}
@@ -80,4 +82,20 @@ func (b *bench) restartOf(name string, one func(*clients) (func(), error)) (took
 		}
 	}
 	return took, err
+}
+
+// listens returns a channel on which it says when a server took its first connection,
+// which is before it has started for those who wait for that.
+func listens(addr string) <-chan time.Time {
+	at := make(chan time.Time, 1)
+	go func() {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if c, err := net.Dial("tcp", addr); err == nil {
+				at <- time.Now()
+				_ = c.Close() // it was only to see
+				return
+			}
+		}
+	}()
+	return at
 }
