@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/url"
@@ -27,9 +28,9 @@ const maxInfo = 64 << 10
 // seconds.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: heartbeat, Interval: heartbeat, Count: 2}
 
-// connectTimeout bounds an attempt to connect: one for each URL together, and the login
-// after it. As much as the embedded server gives it: a fleet that comes back as one is let in one by one, and whoever
-// gives up in the middle makes the server begin with him anew.
+// connectTimeout bounds finding a server, at whatever URL, and then the login: a fleet that
+// comes back as one is let in one by one, and whoever gives up in the middle makes the
+// server begin with him anew.
 const connectTimeout = 10 * time.Second
 
 // maxRoots bounds a file of CA certificates, in bytes.
@@ -134,7 +135,7 @@ func (d *dialer) greet(raw net.Conn, u *url.URL, deadline time.Time) (net.Conn, 
 	case must && !offered:
 		return nil, errors.New("the server offers no TLS: nothing is said to it in the clear, since it is not on this machine's loopback")
 	case !must && !required:
-		return &greeted{raw, bytes.NewReader(append(greeting, rest(r)...))}, nil
+		return &greeted{Conn: raw, first: bytes.NewReader(append(greeting, rest(r)...))}, nil
 	case r.Buffered() > 0:
 		return nil, errors.New("the server went on talking in the clear where TLS begins")
 	}
@@ -148,7 +149,7 @@ func (d *dialer) greet(raw net.Conn, u *url.URL, deadline time.Time) (net.Conn, 
 	if err := secure.Handshake(); err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
-	return &greeted{secure, bytes.NewReader(greeting)}, nil
+	return &greeted{Conn: secure, first: bytes.NewReader(greeting)}, nil
 }
 
 // needsTLS reports whether the way to a server may leave this machine.
@@ -204,17 +205,45 @@ func readRoots(path string) (*x509.CertPool, error) {
 }
 
 // A greeted connection is one whose greeting was read already, and is read once
-// more.
+// more. As long as the login is not answered, it answers a server that asks whether there
+// is still somebody: one that has thousands to let in asks in the middle of it, and the
+// NATS client would take that for an error, leave, and come again.
 type greeted struct {
 	net.Conn
-	first *bytes.Reader
+	first    *bytes.Reader
+	begun    []byte // of what the server says to the login
+	answered bool
 }
 
+const (
+	ping = "PING\r\n"
+	pong = "PONG\r\n"
+)
+
 func (g *greeted) Read(b []byte) (int, error) {
-	if g.first.Len() > 0 {
-		return g.first.Read(b)
+	if len(b) == 0 {
+		return 0, nil
 	}
-	return g.Conn.Read(b)
+	for {
+		if g.first.Len() > 0 {
+			return g.first.Read(b)
+		}
+		n, err := g.Conn.Read(b)
+		if g.answered {
+			return n, err
+		}
+		g.begun = append(g.begun, b[:n]...)
+		for err == nil && bytes.HasPrefix(g.begun, []byte(ping)) {
+			g.begun = g.begun[len(ping):]
+			_, err = io.WriteString(g.Conn, pong) // the client says nothing before it has its answer
+		}
+		switch {
+		case len(g.begun) == 0 && err != nil:
+			return 0, err
+		case err != nil || !strings.HasPrefix(ping, string(g.begun)):
+			g.first, g.begun, g.answered = bytes.NewReader(g.begun), nil, true
+		}
+	}
 }
 
 // userInfo returns the name and the password in the URL that was dialled.

@@ -3,6 +3,7 @@
 package jetstream_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -177,6 +178,63 @@ func TestAServerThatTalksOn(t *testing.T) {
 		b := connect(t, jetstream.Options{URL: "tls://" + l.Addr().String()})
 		if err := b.Connected(t.Context()); err == nil || !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %v, want %q", what, err, c.err)
+		}
+		b.Close()
+		_ = l.Close()
+	}
+}
+
+// TestAskedDuringLogin: a server that is busy asks whether the client is still there
+// before it has answered the login, in whatever pieces.
+func TestAskedDuringLogin(t *testing.T) {
+	for what, pieces := range map[string][]string{
+		"not at all":    {"PONG\r\n"},
+		"once":          {"PING\r\nPONG\r\n"},
+		"three times":   {"PING\r\n", "PING\r\nPI", "NG\r\n", "PONG\r\n"},
+		"in the middle": {"PING\r\nPO", "NG\r\n"},
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := strings.Count(strings.Join(pieces, ""), "PING\r\n")
+		served := make(chan error, 1)
+		go func() {
+			served <- func() error {
+				c, err := l.Accept()
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { _ = c.Close() })
+				r := bufio.NewReader(c)
+				if _, err := c.Write([]byte("INFO {\"max_payload\":1024}\r\n")); err != nil {
+					return err
+				}
+				for _, want := range []string{"CONNECT ", "PING"} {
+					if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, want) {
+						return fmt.Errorf("got %q, %v; want %s", line, err, want)
+					}
+				}
+				for _, piece := range pieces {
+					if _, err := c.Write([]byte(piece)); err != nil {
+						return err
+					}
+					time.Sleep(20 * time.Millisecond) // so that it is read by itself
+				}
+				for range asked {
+					if line, err := r.ReadString('\n'); err != nil || line != "PONG\r\n" {
+						return fmt.Errorf("got %q, %v; want PONG", line, err)
+					}
+				}
+				return nil
+			}()
+		}()
+		b := connect(t, jetstream.Options{URL: "nats://" + l.Addr().String()})
+		if err := b.Connected(t.Context()); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("%s: %v", what, err)
 		}
 		b.Close()
 		_ = l.Close()

@@ -51,8 +51,10 @@ func (s *Server) Revoke(tenant string, users []string) error {
 // hearRevocations takes what managers ask for by jetstream's Revoke, each in the
 // account that he is in.
 func (s *Server) hearRevocations() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
 	for tenant, a := range s.accounts {
-		nc, err := s.connect(a)
+		nc, err := s.connect(ctx, a)
 		if err != nil {
 			return err
 		}
