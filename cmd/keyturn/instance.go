@@ -204,7 +204,7 @@ func (in *instance) makeManager(ctx context.Context) error {
 	if in.manager, err = manager.New(c); err != nil {
 		return err
 	}
-	err = in.prepare(ctx)
+	err = in.untilAnswered(ctx, in.prepare)
 	if in.embedded != nil && errors.Is(err, manager.ErrNotManager) {
 		// The others need the bus. Whom they revoke is told to it.
 		in.logger.Error("the bus runs, and this process manages nothing: other managers have revoked its key", "error", err)

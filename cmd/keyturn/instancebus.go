@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/bus"
 	"github.com/keyturn/keyturn/bus/jetstream"
@@ -59,12 +61,49 @@ func (in *instance) connect(ctx context.Context) error {
 	if in.url, err = bus.ReadURL(in.dir.Path()); err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	if err := conn.Connected(wait); err != nil {
+	if err := in.awaitConnection(ctx, conn); err != nil {
 		return unreachable(in.url, err, "is it up, and can this host reach it?")
 	}
 	return in.openLog(ctx)
+}
+
+// letInTimeout is how long the embedded bus may take to answer its own manager, when a
+// fleet comes back to it as one. Who ended then would have all of it begin anew.
+const letInTimeout = 2 * time.Minute
+
+// awaitConnection waits for a bus elsewhere as long as a command does.
+func (in *instance) awaitConnection(ctx context.Context, conn bus.Conn) error {
+	if in.embedded == nil {
+		wait, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		return conn.Connected(wait)
+	}
+	return in.untilAnswered(ctx, conn.Connected)
+}
+
+// untilAnswered does something that may be done twice. Where it is the embedded bus that
+// does not answer in time, it does it again.
+func (in *instance) untilAnswered(ctx context.Context, do func(context.Context) error) error {
+	if in.embedded == nil {
+		return do(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, letInTimeout)
+	defer cancel()
+	for said := ""; ; {
+		err := do(ctx)
+		if late, ok := errors.AsType[net.Error](err); !errors.Is(err, context.DeadlineExceeded) && !(ok && late.Timeout()) || ctx.Err() != nil {
+			return err
+		}
+		if err.Error() != said {
+			said = err.Error()
+			in.logger.Warn("the embedded bus has not answered in time; trying on", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // create has the embedded bus make the log, which its users may not.
