@@ -12,7 +12,7 @@ import (
 	"github.com/keyturn/keyturn/bus"
 )
 
-// manyKeys are caught up with by a consumer, which is taken away then.
+// manyKeys are caught up with by a consumer, to which nobody listens then.
 type manyKeys struct {
 	*flow
 	consumer *consumer
