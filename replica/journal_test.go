@@ -410,7 +410,7 @@ func FuzzSnapshot(fz *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range c.entries {
+		for r := range c.all() {
 			if r.held == nil {
 				continue
 			}

@@ -313,6 +313,7 @@ func (r *Replica) restore(dir string) (bool, error) {
 		return false, err
 	}
 	r.snapshot, r.position, r.history.from = s, at, at
+	r.held = make(map[string]*held, len(entries))
 	for id, one := range entries {
 		h := one.held
 		r.held[id] = h

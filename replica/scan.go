@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"iter"
 	"runtime"
 	"slices"
 
@@ -24,12 +25,25 @@ const chunkSize = 1 << 20
 // contents is what was read from one file.
 type contents struct {
 	segment  *segment
-	entries  []restored
+	entries  [][]restored // by chunk
 	position bus.Position // of the last record
 	records  uint64
 	complete bool // the base record was there
 	clean    bool // it was good to the end
 	size     int64
+}
+
+// all returns what the records hold, in their order.
+func (c *contents) all() iter.Seq[*restored] {
+	return func(yield func(*restored) bool) {
+		for _, part := range c.entries {
+			for i := range part {
+				if !yield(&part[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // restored is what a record holds, but for its position.
@@ -49,7 +63,8 @@ type restored struct {
 type chunk struct {
 	data   []byte // whole records
 	number uint64 // of the first
-	offset int64  // in the file
+	count  int
+	offset int64 // in the file
 
 	// Set once done is closed.
 	done     chan struct{}
@@ -125,6 +140,7 @@ func chunks(file io.ReaderAt, buffers <-chan []byte, each func(*chunk)) (whole b
 			}
 			size += one
 			number++
+			k.count++
 		}
 		if size == 0 {
 			return n == 0, nil
@@ -138,6 +154,7 @@ func chunks(file io.ReaderAt, buffers <-chan []byte, each func(*chunk)) (whole b
 // decode decodes the records, up to one that is not good.
 func (k *chunk) decode(from *segment, tenant, group string) {
 	number, at := k.number, k.offset
+	k.entries = make([]restored, 0, k.count)
 	for rest := k.data; len(rest) > 0; number++ {
 		n := recordSize(rest)
 		rec, err := decodeRecord(from.aead, number, rest[:n:n])
@@ -169,7 +186,7 @@ func (c *contents) add(k *chunk) {
 	if len(k.entries) > 0 {
 		c.position = k.position
 	}
-	c.entries = append(c.entries, k.entries...)
+	c.entries = append(c.entries, k.entries)
 	c.clean = !k.damaged
 }
 

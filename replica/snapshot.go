@@ -86,7 +86,6 @@ func openSnapshot(r *Replica, dir string) (s *snapshot, entries map[string]*rest
 		return nil, nil, at, false, fmt.Errorf("replica: locking the snapshot directory: %w", err)
 	}
 	s = &snapshot{dir: dir, r: r, lock: lock}
-	entries = make(map[string]*restored)
 	files, err := journalFiles(dir)
 	if err != nil {
 		_ = lock.Release() // the first error is the one to report
@@ -110,6 +109,11 @@ func openSnapshot(r *Replica, dir string) (s *snapshot, entries map[string]*rest
 			break
 		}
 	}
+	records := 0
+	for _, c := range read {
+		records += int(c.records)
+	}
+	entries = make(map[string]*restored, records)
 	for _, c := range slices.Backward(read) {
 		s.merge(entries, c)
 	}
@@ -142,8 +146,7 @@ func (s *snapshot) read(n uint64) *contents {
 // authenticated by the file.
 func (s *snapshot) merge(entries map[string]*restored, c *contents) {
 	var unproven []*held // of this file
-	for i := range c.entries {
-		one := &c.entries[i]
+	for one := range c.all() {
 		switch {
 		case one.kind == recordProven:
 			for _, h := range unproven {
