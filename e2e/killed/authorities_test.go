@@ -38,7 +38,10 @@ func authorities() []scenario {
 				if err := c.m.RolloverAccount(c.ctx, "pebble"); err != nil {
 					return err
 				}
-				return c.renewAll([]string{public(c.tenant)}, 2)
+				if err := c.renewAll([]string{public(c.tenant)}, 2); err != nil {
+					return err
+				}
+				return c.pass() // copies what was committed before a kill
 			},
 			check: func(w *world) error { return w.ordered(2) },
 		},
