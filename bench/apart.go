@@ -78,22 +78,14 @@ func serveApart(c embedded.Config, stderr io.Writer) (s serving, stop func(), er
 	return s, stop, nil
 }
 
-// serveIfAsked does what serveVariable asks for, and ends the process.
-func serveIfAsked() {
-	dir := os.Getenv(serveVariable)
-	if dir == "" {
-		return
-	}
-	s, stop, err := serveHere(embedded.Config{Dir: dir, Listen: os.Getenv(serveAtVariable), Logger: quiet()})
-	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(s)
-		_, ended := io.Copy(io.Discard, os.Stdin)
-		stop()
-		err = errors.Join(err, ended)
-	}
+// serveOn serves a bus, says how it is reached, and ends with the standard input.
+func serveOn(dir, addr string) error {
+	s, stop, err := serveHere(embedded.Config{Dir: dir, Listen: addr, Logger: quiet()})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		return err
 	}
-	os.Exit(0)
+	defer stop()
+	err = json.NewEncoder(os.Stdout).Encode(s)
+	_, ended := io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, ended)
 }

@@ -23,8 +23,7 @@ import (
 )
 
 func main() {
-	startIfAsked()
-	serveIfAsked()
+	asChild()
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

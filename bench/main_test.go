@@ -10,8 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	startIfAsked()
-	serveIfAsked()
+	asChild()
 	m.Run()
 }
 

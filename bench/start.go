@@ -67,15 +67,19 @@ func (b *bench) startAgain(f *fleet, c replica.Config) ([]row, error) {
 	return []row{{Work: work, Contender: nameRead, Figure: exactly(float64(s.Read)), Unit: "ns"}, start, memory}, nil
 }
 
-// startIfAsked does what startVariable asks for, and ends the process.
-func startIfAsked() {
-	dir := os.Getenv(startVariable)
-	if dir == "" {
+// asChild does what startVariable or serveVariable asks for, if one does, and ends the
+// process.
+func asChild() {
+	var err error
+	if dir := os.Getenv(startVariable); dir != "" {
+		var s startup
+		if s, err = startOn(dir); err == nil {
+			err = json.NewEncoder(os.Stdout).Encode(s)
+		}
+	} else if dir := os.Getenv(serveVariable); dir != "" {
+		err = serveOn(dir, os.Getenv(serveAtVariable))
+	} else {
 		return
-	}
-	s, err := startOn(dir)
-	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(s)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
